@@ -1,0 +1,2 @@
+//! kandle on the command line.
+fn main() {}

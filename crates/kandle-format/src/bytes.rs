@@ -1,0 +1,105 @@
+use std::{fmt, fs, io, ops::Range, path::Path, sync::Arc};
+
+/// A cheap, shareable view of bytes: a memory-mapped file, bytes in memory, or a part of either.
+#[derive(Clone)]
+pub struct Bytes {
+    store: Arc<Store>,
+    range: Range<usize>,
+}
+
+enum Store {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Store {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes {
+    /// Maps the file at `path`; what is no regular file (a pipe, say) is read instead.
+    ///
+    /// A file that another process shortens while it is mapped ends this process (`SIGBUS`); nothing guards against it.
+    ///
+    /// # Errors
+    /// Whatever the operating system says of opening, mapping or reading.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = fs::File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() == 0 {
+            return Ok(Self::from(fs::read(path)?));
+        }
+        // Safety: the file is opened read-only and the map is never written. The bytes are handed out as `&[u8]` and
+        // parsed as hostile, so a concurrent change to them can at worst make the parsers err; a concurrent truncation
+        // is the stated non-guarantee above.
+        #[allow(unsafe_code, reason = "mapping a file is unsafe by nature; this is the one place")]
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        let range = 0..map.len();
+        Ok(Self { store: Arc::new(Store::Mapped(map)), range })
+    }
+
+    /// The part of these bytes from `start`, `len` long; `None` where it does not lie within.
+    #[must_use]
+    pub fn part(&self, start: u64, len: u64) -> Option<Self> {
+        let start = self.range.start.checked_add(usize::try_from(start).ok()?)?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        (end <= self.range.end).then(|| Self { store: Arc::clone(&self.store), range: start..end })
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.store.as_slice().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { store: Arc::new(Store::Owned(bytes)), range }
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({} bytes)", self.range.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bytes;
+
+    #[test]
+    fn a_part_lies_within_the_whole() {
+        let bytes = Bytes::from(vec![0, 1, 2, 3, 4, 5]);
+        let part = bytes.part(2, 3).unwrap();
+        assert_eq!(part.as_slice(), [2, 3, 4]);
+        assert_eq!(part.part(1, 2).unwrap().as_slice(), [3, 4]);
+        assert!(part.part(1, 3).is_none(), "a part of a part cannot reach beyond it");
+        assert!(bytes.part(u64::MAX, 1).is_none());
+        assert!(bytes.part(1, u64::MAX).is_none());
+    }
+
+    #[test]
+    fn files_are_mapped_and_empty_files_are_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, b"").unwrap();
+        assert!(Bytes::open(&path).unwrap().as_slice().is_empty());
+        std::fs::write(&path, b"abc").unwrap();
+        assert_eq!(Bytes::open(&path).unwrap().as_slice(), b"abc");
+        assert!(Bytes::open(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+use std::io::{Cursor, Read};
+
+use zip::{CompressionMethod, ZipArchive, result::ZipError};
+
+use crate::{Bytes, Error, ErrorKind, Limits, Result, shown};
+
+/// The members of a zip, read from its central directory.
+pub(crate) struct ZipFile {
+    bytes: Bytes,
+    zip: ZipArchive<Cursor<Bytes>>,
+    limits: Limits,
+}
+
+impl ZipFile {
+    pub(crate) fn open(bytes: Bytes, limits: &Limits) -> Result<Self> {
+        let zip = ZipArchive::new(Cursor::new(bytes.clone())).map_err(|error| damaged("", &error))?;
+        if zip.len() > limits.members {
+            let what = format!("{} members in the zip, more than the limit of {}", zip.len(), limits.members);
+            return Err(Error::new(ErrorKind::Limit, "", what));
+        }
+        Ok(Self { bytes, zip, limits: limits.clone() })
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.zip.file_names_raw().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    /// The bytes of the member `name`, its checksum verified; `None` if the zip has no such member.
+    ///
+    /// A stored member is a part of the file's own bytes, without a copy. A deflated one is unpacked into memory.
+    pub(crate) fn member(&mut self, name: &str) -> Result<Option<Bytes>> {
+        let mut file = match self.zip.by_name(name) {
+            Ok(file) => file,
+            Err(ZipError::FileNotFound) => return Ok(None),
+            Err(error) => return Err(damaged(name, &error)),
+        };
+        let (size, stored) = (file.size(), file.compressed_size());
+        match file.compression() {
+            CompressionMethod::Stored => {
+                let wrong = |what: &str| Error::new(ErrorKind::Damaged, name, what);
+                let start = file.data_start().ok_or_else(|| wrong("the zip does not say where its bytes start"))?;
+                let part = self.bytes.part(start, size).ok_or_else(|| wrong("runs past the end of the file"))?;
+                if size != stored || crc32fast::hash(part.as_slice()) != file.crc32() {
+                    return Err(wrong(
+                        "the bytes do not match their checksum: the file is damaged or was not fully copied",
+                    ));
+                }
+                Ok(Some(part))
+            }
+            CompressionMethod::Deflated => {
+                if !self.limits.allow_unpacking(size, stored) {
+                    let what = format!("unpacks from {stored} to {size} bytes, more than the limits allow");
+                    return Err(Error::new(ErrorKind::Limit, name, what));
+                }
+                let mut unpacked = Vec::new();
+                file.by_ref().take(size).read_to_end(&mut unpacked).map_err(|error| {
+                    Error::new(ErrorKind::Damaged, name, format!("cannot be unpacked: {error}")).caused_by(error)
+                })?;
+                // One more read reaches the end of the stream, where zip compares length and checksum.
+                let beyond = file.read(&mut [0]);
+                if u64::try_from(unpacked.len()) != Ok(size) || !matches!(beyond, Ok(0)) {
+                    return Err(Error::new(
+                        ErrorKind::Damaged,
+                        name,
+                        "does not unpack to the length and checksum the zip states",
+                    ));
+                }
+                Ok(Some(Bytes::from(unpacked)))
+            }
+            other => {
+                let what =
+                    format!("compressed with {}, only stored and deflated members are read", shown(&other.to_string()));
+                Err(Error::new(ErrorKind::Unsupported, name, what))
+            }
+        }
+    }
+}
+
+fn damaged(at: &str, error: &ZipError) -> Error {
+    let kind = match error {
+        ZipError::UnsupportedArchive(_) => ErrorKind::Unsupported,
+        _ => ErrorKind::Damaged,
+    };
+    Error::new(kind, at, format!("not a readable zip: {}", shown(&error.to_string())))
+}

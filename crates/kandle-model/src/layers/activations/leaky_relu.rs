@@ -1,0 +1,31 @@
+//! `keras.layers.LeakyReLU`: `x` where positive, else `negative_slope · x`.
+//!
+//! Shapes: xs of any shape, float32; the result has the same shape. With the layer's default slope of 0.3, `[-1, 2]` gives
+//! `[-0.3, 2]`. Keras: the activation named `leaky_relu` has a slope of 0.2.
+//!
+//! Source: keras/src/layers/activations/leaky_relu.py.
+
+use kandle_format::Problem;
+
+use crate::{Call, Fields, KerasLayer, Spec, Value, activation::leaky_relu, layers::one_float};
+
+#[derive(Debug)]
+pub(crate) struct LeakyRelu {
+    negative_slope: f64,
+}
+
+impl KerasLayer for LeakyRelu {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(&["activity_regularizer"]);
+        Self { negative_slope: fields.not_negative("negative_slope", 0.3) }
+    }
+
+    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
+        Ok(vec![one_float(inputs)?.clone()])
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        let input = call.input()?;
+        Ok(vec![input.with_tensor(leaky_relu(&input.tensor, self.negative_slope)?)])
+    }
+}

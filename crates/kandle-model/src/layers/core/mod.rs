@@ -1,0 +1,7 @@
+//! keras/src/layers/core
+
+mod dense;
+mod embedding;
+
+pub(crate) use dense::Dense;
+pub(crate) use embedding::Embedding;

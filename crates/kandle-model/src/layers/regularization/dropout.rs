@@ -1,0 +1,25 @@
+//! `keras.layers.Dropout`: nothing, at inference. Any shape and dtype.
+//!
+//! Source: keras/src/layers/regularization/dropout.py.
+
+use kandle_format::Problem;
+
+use crate::{Call, Fields, KerasLayer, Spec, Value, layers::one};
+
+#[derive(Debug)]
+pub(crate) struct Dropout;
+
+impl KerasLayer for Dropout {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(&["rate", "seed", "noise_shape", "activity_regularizer"]);
+        Self
+    }
+
+    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
+        Ok(vec![one(inputs)?.clone()])
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        Ok(vec![call.input()?.clone()])
+    }
+}

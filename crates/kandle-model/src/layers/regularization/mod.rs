@@ -1,0 +1,5 @@
+//! keras/src/layers/regularization
+
+mod dropout;
+
+pub(crate) use dropout::Dropout;

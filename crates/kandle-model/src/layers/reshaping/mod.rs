@@ -1,0 +1,7 @@
+//! keras/src/layers/reshaping
+
+mod flatten;
+mod reshape;
+
+pub(crate) use flatten::Flatten;
+pub(crate) use reshape::Reshape;

@@ -1,0 +1,92 @@
+use std::fmt;
+
+/// How candle orders the numbers of a weight that Keras stores in its own order.
+///
+/// Every layout is a bijection: [`to_keras`](Self::to_keras) undoes [`to_candle`](Self::to_candle) bit for bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Layout {
+    /// The same order: embeddings `(vocabulary, features)`, biases `(units,)`.
+    AsIs,
+    /// The two axes exchanged: a Dense kernel is `(in, out)` in Keras and `(out, in)` in candle.
+    Transposed,
+}
+
+impl Layout {
+    /// The shape candle has where Keras has `keras`.
+    #[must_use]
+    pub fn candle_shape(self, keras: &[usize]) -> Vec<usize> {
+        match self {
+            Self::AsIs => keras.to_vec(),
+            Self::Transposed => keras.iter().rev().copied().collect(),
+        }
+    }
+
+    /// The shape Keras has where candle has `candle`.
+    #[must_use]
+    pub fn keras_shape(self, candle: &[usize]) -> Vec<usize> {
+        // Exchanging two axes is its own inverse.
+        self.candle_shape(candle)
+    }
+
+    /// The numbers of a weight of Keras's shape `keras_shape`, row-major, in candle's order.
+    #[must_use]
+    pub fn to_candle<T: Copy>(self, numbers: Vec<T>, keras_shape: &[usize]) -> Vec<T> {
+        match self {
+            Self::AsIs => numbers,
+            Self::Transposed => transposed(&numbers, keras_shape),
+        }
+    }
+
+    /// The numbers of a weight in candle's order, back in Keras's order, row-major.
+    #[must_use]
+    pub fn to_keras<T: Copy>(self, numbers: Vec<T>, keras_shape: &[usize]) -> Vec<T> {
+        match self {
+            Self::AsIs => numbers,
+            Self::Transposed => transposed(&numbers, &self.candle_shape(keras_shape)),
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::AsIs => "as is",
+            Self::Transposed => "transposed",
+        })
+    }
+}
+
+/// The transpose of a row-major matrix of `shape` (rows, columns), in blocks that stay in the cache.
+fn transposed<T: Copy>(numbers: &[T], shape: &[usize]) -> Vec<T> {
+    const BLOCK: usize = 16;
+    let columns = shape.last().copied().unwrap_or(1).max(1);
+    let mut out = Vec::with_capacity(numbers.len());
+    for first in (0..columns).step_by(BLOCK) {
+        for column in first..(first + BLOCK).min(columns) {
+            out.extend(numbers.iter().skip(column).step_by(columns).copied());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Layout;
+
+    #[test]
+    fn a_kernel_is_transposed_and_comes_back_bit_for_bit() {
+        let keras: Vec<u32> = (0..2 * 37).map(|bits| bits * 0x0123_4567).collect();
+        for (layout, shape, candle_shape) in [
+            (Layout::AsIs, [2, 37], [2, 37]),
+            (Layout::Transposed, [2, 37], [37, 2]),
+            (Layout::Transposed, [37, 2], [2, 37]),
+        ] {
+            let candle = layout.to_candle(keras.clone(), &shape);
+            assert_eq!(layout.candle_shape(&shape), candle_shape);
+            assert_eq!(layout.keras_shape(&candle_shape), shape);
+            assert_eq!(layout.to_keras(candle, &shape), keras, "{layout}");
+        }
+        assert_eq!(Layout::Transposed.to_candle(vec![1, 2, 3, 4, 5, 6], &[2, 3]), [1, 4, 2, 5, 3, 6]);
+    }
+}

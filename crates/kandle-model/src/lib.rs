@@ -1,0 +1,35 @@
+//! Keras configurations as candle models.
+//!
+//! The way of a model, one function an arrow:
+//!
+//! [`ModelConfig`] → [`Plan::new`] → [`Plan`] → [`Plan::load`] → `VarMap` + [`LoadReport`] → [`Plan::with`] → [`Model`]
+//!
+//! A layer is one file in `layers/`, in the folder that Keras has it in, and one line in the registry. It says once what
+//! weights it has ([`Weight`]); reading, checking, naming, listing and writing back all use that one list.
+//!
+//! [`ModelConfig`]: kandle_format::ModelConfig
+
+mod activation;
+mod call;
+mod fields;
+mod layers;
+mod layout;
+mod load;
+mod locate;
+mod model;
+mod numeric;
+mod plan;
+mod registry;
+mod shape;
+mod weights;
+
+pub use activation::{Activation, Function};
+pub use call::{Call, KerasLayer, Value};
+pub use fields::Fields;
+pub use layout::Layout;
+pub use load::{LoadReport, LoadedWeight, load_weights};
+pub use model::{Model, Trace, TracedCall};
+pub use plan::{Input, Plan, PlannedLayer, Step};
+pub use registry::{Family, Registered, layers};
+pub use shape::{Shape, Spec};
+pub use weights::{FileLayer, LayerWeights, Weight, WeightMap};

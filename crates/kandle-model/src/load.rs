@@ -1,0 +1,277 @@
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    path::Path,
+};
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarMap;
+use kandle_format::{Archive, Array, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
+
+use crate::{
+    Layout, Plan, Weight, WeightMap,
+    locate::{ignored, left_over, locate, place},
+};
+
+/// What a load did: every weight, where it came from and what became of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// The file.
+    pub file: String,
+    /// The weights, in the order of the file.
+    pub loaded: Vec<LoadedWeight>,
+    /// What the file holds besides, such as the state of the optimizer, and how many arrays of it.
+    pub ignored: Vec<(String, usize)>,
+    /// Variables of the caller's that the file has nothing for and the caller asked to keep.
+    pub kept: Vec<String>,
+}
+
+/// One weight that was loaded.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoadedWeight {
+    /// The variable: `dense.weight`.
+    pub name: String,
+    /// Its shape in the `VarMap`.
+    pub shape: Vec<usize>,
+    /// The array in the file: `layers/dense/vars/0`.
+    pub from: String,
+    /// How the order of its numbers differs from the file's.
+    pub layout: Layout,
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: usize = self.loaded.iter().map(|weight| weight.shape.iter().product::<usize>()).sum();
+        write!(f, "{}: {} weights, {numbers} numbers", self.file, self.loaded.len())?;
+        for weight in &self.loaded {
+            let LoadedWeight { name, shape, from, layout } = weight;
+            write!(f, "\n  {name} {shape:?} from {from}, {layout}")?;
+        }
+        for (group, arrays) in &self.ignored {
+            write!(f, "\n  ignored: {group}, {arrays} arrays")?;
+        }
+        self.kept.iter().try_for_each(|name| write!(f, "\n  kept as it was: {name}"))
+    }
+}
+
+/// A weight found in the file and checked, its numbers still there.
+struct Found<'a> {
+    name: String,
+    weight: &'a Weight,
+    array: Array<'a>,
+    at: String,
+}
+
+impl Found<'_> {
+    /// The numbers in candle's layout.
+    fn read(&self) -> Result<Vec<f32>> {
+        let bytes = self.array.bytes()?;
+        let numbers =
+            bytes.chunks_exact(4).filter_map(|number| number.try_into().ok()).map(f32::from_le_bytes).collect();
+        Ok(self.weight.layout.to_candle(numbers, &self.weight.shape))
+    }
+
+    fn candle_failed(&self, error: candle_core::Error) -> Error {
+        Error::new(ErrorKind::Weights, &self.at, format!("{}: {error}", self.weight.keras)).caused_by(error)
+    }
+}
+
+/// Loads every weight of `map` into a new `VarMap`.
+pub(crate) fn into_new(map: &WeightMap, archive: &Archive, device: &Device) -> Result<(VarMap, LoadReport)> {
+    load(map, archive, |found| {
+        let mut vars = HashMap::new();
+        for weight in found {
+            let shape = weight.weight.candle_shape();
+            let var = Var::from_vec(weight.read()?, shape, device).map_err(|error| weight.candle_failed(error))?;
+            vars.insert(weight.name.clone(), var);
+        }
+        let map = VarMap::new();
+        lock(&map).extend(vars);
+        Ok(map)
+    })
+}
+
+/// Fills the variables of `vars`, a model built by hand before its weights were there, from the Keras file at `path`: the
+/// layer `dense` fills `dense.weight` and `dense.bias`, in candle's layout. All of them, or none and an error.
+///
+/// For a `VarMap` with other names, see [`WeightMap::rename`]; for a bare `.weights.h5`, [`WeightMap::new`].
+///
+/// # Errors
+/// As [`Archive::open`], [`Plan::new`] and [`WeightMap::load_into`].
+pub fn load_weights(path: impl AsRef<Path>, vars: &VarMap) -> Result<LoadReport> {
+    let archive = Archive::open(path, &Limits::default())?;
+    let plan = Plan::new(&archive.config()?).map_err(|error| error.in_file(archive.name()))?;
+    plan.weights().load_into(&archive, vars)
+}
+
+impl WeightMap {
+    /// Fills the variables of `vars`, a model that was built before its weights were there. In one transaction: every
+    /// variable gets its weight, or none is touched and the error says all that is wrong.
+    ///
+    /// Every variable must have a weight in the file and every weight of the file a variable, of the same shape;
+    /// [`rename`](Self::rename) and [`keep`](Self::keep) are for models that differ.
+    ///
+    /// # Errors
+    /// Everything that is missing, left over or of another shape or dtype, together.
+    pub fn load_into(&self, archive: &Archive, vars: &VarMap) -> Result<LoadReport> {
+        let ((), mut report) = load(self, archive, |found| {
+            let vars = lock(vars);
+            self.check_variables(found, &vars)?;
+            let mut filled = Vec::new();
+            for weight in found {
+                if let Some(var) = vars.get(&weight.name) {
+                    let tensor = Tensor::from_vec(weight.read()?, weight.weight.candle_shape(), var.device());
+                    filled.push((var, tensor.map_err(|error| weight.candle_failed(error))?, weight));
+                }
+            }
+            // Nothing below can be wrong with the file any more: shapes, dtypes and devices are those of the variables.
+            filled
+                .iter()
+                .try_for_each(|(var, tensor, weight)| var.set(tensor).map_err(|error| weight.candle_failed(error)))
+        })?;
+        report.kept = lock(vars).keys().filter(|name| self.keeps(name)).cloned().collect();
+        report.kept.sort();
+        Ok(report)
+    }
+
+    /// Compares the caller's variables with the weights that were found.
+    fn check_variables(&self, found: &[Found<'_>], vars: &HashMap<String, Var>) -> Result<()> {
+        let mut names: Vec<&str> = vars.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let mut problems = Vec::new();
+        let problem = |at: &str, what: String| Problem::new(ErrorKind::Weights, at, what);
+        for weight in found {
+            let expected = weight.weight.candle_shape();
+            let Found { name, at, .. } = weight;
+            match vars.get(name) {
+                None => {
+                    let near = nearest(
+                        name,
+                        names.iter().copied().filter(|other| !found.iter().any(|weight| weight.name == *other)),
+                    );
+                    let near = near.map_or_else(String::new, |near| format!(", the nearest is {near}"));
+                    problems
+                        .push(problem(at, format!("{}: the VarMap has no variable {name}{near}", weight.weight.keras)));
+                }
+                Some(var) if var.dims() != expected => {
+                    problems.push(problem(
+                        at,
+                        format!(
+                            "variable {name}: expected {:?}, as the VarMap has it, found {expected:?} in the file",
+                            var.dims()
+                        ),
+                    ));
+                }
+                Some(var) if var.dtype() != DType::F32 => {
+                    problems.push(problem(
+                        at,
+                        format!(
+                            "variable {name}: expected float32, as the file has it, found {:?} in the VarMap",
+                            var.dtype()
+                        ),
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for name in names {
+            if !found.iter().any(|weight| weight.name == name) && !self.keeps(name) {
+                let near = nearest(
+                    name,
+                    found.iter().map(|weight| weight.name.as_str()).filter(|other| !vars.contains_key(*other)),
+                );
+                let near = near.map_or_else(String::new, |near| format!(", the nearest is {near}"));
+                problems.push(problem(&format!("variable {name}"), format!("the file has no weight for it{near}")));
+            }
+        }
+        Error::check(problems)
+    }
+}
+
+/// Finds and checks every weight of `map`, then lets `store` read them. Nothing is stored unless everything is found.
+fn load<'a, T>(
+    map: &'a WeightMap,
+    archive: &'a Archive,
+    store: impl FnOnce(&[Found<'a>]) -> Result<T>,
+) -> Result<(T, LoadReport)> {
+    let in_file = |error: Error| error.in_file(archive.name());
+    let found = find(map, archive).map_err(in_file)?;
+    let stored = store(&found).map_err(in_file)?;
+    let loaded = |found: &Found<'_>| LoadedWeight {
+        name: found.name.clone(),
+        shape: found.weight.candle_shape(),
+        from: found.array.path().to_owned(),
+        layout: found.weight.layout,
+    };
+    let report = LoadReport {
+        file: archive.name().to_owned(),
+        loaded: found.iter().map(loaded).collect(),
+        ignored: ignored(archive),
+        kept: Vec::new(),
+    };
+    Ok((stored, report))
+}
+
+fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> {
+    let mut problems = Vec::new();
+    let mut found: Vec<Found<'_>> = Vec::new();
+    let mut names = BTreeSet::new();
+    let mut incomplete = Vec::new();
+    for layer in map.layers() {
+        let at = place(layer);
+        for name in layer.weights.iter().map(|weight| layer.name(weight)) {
+            if !names.insert(name.clone()) {
+                problems.push(Problem::new(
+                    ErrorKind::Invalid,
+                    &at,
+                    format!("a second weight for the variable {name}"),
+                ));
+            }
+        }
+        match locate(archive, layer) {
+            Ok(arrays) => {
+                for (weight, array) in layer.weights.iter().zip(arrays) {
+                    problems.extend(
+                        misfit(weight, &array, archive).map(|what| Problem::new(ErrorKind::Weights, &at, what)),
+                    );
+                    found.push(Found { name: layer.name(weight), weight, array, at: at.clone() });
+                }
+            }
+            Err(missing) => {
+                incomplete.push(layer);
+                problems.extend(missing);
+            }
+        }
+    }
+    let used: BTreeSet<&str> = found.iter().map(|found| found.array.path()).collect();
+    for path in left_over(archive, &used, &incomplete) {
+        problems.push(Problem::new(
+            ErrorKind::Weights,
+            archive.arrays().place(path),
+            "no layer of the model has this weight",
+        ));
+    }
+    Error::check(problems)?;
+    Ok(found)
+}
+
+/// What is wrong with the shape or dtype of a weight in the file.
+fn misfit(weight: &Weight, array: &Array<'_>, archive: &Archive) -> Option<String> {
+    let place = archive.arrays().place(array.path());
+    if array.shape() != weight.shape {
+        return Some(format!("{}: expected {:?}, found {:?} in {place}", weight.keras, weight.shape, array.shape()));
+    }
+    match array.dtype() {
+        Ok(Dtype::Float32) => None,
+        Ok(other) => Some(format!("{}: expected float32, found {other} in {place}", weight.keras)),
+        Err(error) => Some(format!("{}: expected float32, found {error}", weight.keras)),
+    }
+}
+
+/// The variables of a `VarMap`. Its lock can only be poisoned by a panic while variables were listed or set; what they
+/// hold is then as good as before.
+pub(crate) fn lock(vars: &VarMap) -> std::sync::MutexGuard<'_, HashMap<String, Var>> {
+    vars.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

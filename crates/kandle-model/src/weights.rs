@@ -1,0 +1,215 @@
+use kandle_format::{Dtype, Error, ErrorKind, Problem, Result, json::Value};
+
+use crate::{Fields, KerasLayer, Layout, Shape, Spec, registry};
+
+/// One weight of a layer: how Keras calls and shapes it, and how candle does. Its dtype is float32.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Weight {
+    /// Keras's name: `kernel`.
+    pub keras: &'static str,
+    /// Keras's shape.
+    pub shape: Vec<usize>,
+    /// candle-nn's name: `weight`.
+    pub candle: &'static str,
+    /// How candle orders the same numbers.
+    pub layout: Layout,
+}
+
+impl Weight {
+    pub(crate) fn new(keras: &'static str, shape: Vec<usize>, candle: &'static str, layout: Layout) -> Self {
+        Self { keras, shape, candle, layout }
+    }
+
+    /// The shape in the `VarMap`.
+    #[must_use]
+    pub fn candle_shape(&self) -> Vec<usize> {
+        self.layout.candle_shape(&self.shape)
+    }
+
+    /// How many numbers it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// The weights of one layer: where they lie in a Keras file and where they go in a `VarMap`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LayerWeights {
+    /// The layer's path in the model: `dense`. Legacy files have a group of this name.
+    pub layer: String,
+    /// Keras's class: `Dense`.
+    pub class: String,
+    /// The layer's group in a weight store: `layers/dense`. Its number counts the class, so it is not the layer's name.
+    pub group: String,
+    /// What the names in the `VarMap` start with: `dense` for `dense.weight`.
+    pub prefix: String,
+    /// The weights, in the order of the file.
+    pub weights: Vec<Weight>,
+}
+
+impl LayerWeights {
+    /// The name of `weight` in a `VarMap`: `dense.weight`.
+    #[must_use]
+    pub fn name(&self, weight: &Weight) -> String {
+        if self.prefix.is_empty() { weight.candle.to_owned() } else { format!("{}.{}", self.prefix, weight.candle) }
+    }
+}
+
+/// Which weights of a Keras file go where in a `VarMap`: the one list that loading, checking and listing use.
+///
+/// A [`Plan`](crate::Plan) has it from the configuration. For a bare `.weights.h5` the caller says it, layer by layer,
+/// with [`FileLayer`]: the kind of a layer is never guessed from shapes.
+#[derive(Debug, Clone, Default)]
+pub struct WeightMap {
+    pub(crate) layers: Vec<LayerWeights>,
+    pub(crate) kept: Vec<String>,
+}
+
+impl WeightMap {
+    /// The map that the caller spells out.
+    ///
+    /// ```
+    /// use kandle_model::{FileLayer, WeightMap};
+    /// use serde_json::json;
+    ///
+    /// let map = WeightMap::new(&[
+    ///     FileLayer::at("layers/embedding").is("Embedding", json!({"input_dim": 1000, "output_dim": 128})).fills("embedding"),
+    ///     FileLayer::at("layers/dense").is("Dense", json!({"units": 64})).of(&[128]).fills("dense"),
+    /// ])?;
+    /// assert_eq!(map.names().collect::<Vec<_>>(), ["embedding.weight", "dense.weight", "dense.bias"]);
+    /// # Ok::<(), kandle_format::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Everything that is wrong with the layers' classes and settings, together.
+    pub fn new(layers: &[FileLayer]) -> Result<Self> {
+        let mut problems = Vec::new();
+        let mut map = Self::default();
+        for layer in layers {
+            match layer.weights() {
+                Ok(weights) => map.layers.push(weights),
+                Err(found) => problems.extend(found),
+            }
+        }
+        Error::check(problems)?;
+        Ok(map)
+    }
+
+    /// The layers that have weights, in the order of the file.
+    #[must_use]
+    pub fn layers(&self) -> &[LayerWeights] {
+        &self.layers
+    }
+
+    /// The names in the `VarMap`, in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.layers.iter().flat_map(|layer| layer.weights.iter().map(|weight| layer.name(weight)))
+    }
+
+    /// Fills the variables under `prefix` from `layer`, instead of those under the layer's own name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] where no such layer has weights.
+    pub fn rename(mut self, layer: &str, prefix: &str) -> Result<Self> {
+        let known: Vec<String> = self.layers.iter().map(|known| known.layer.clone()).collect();
+        match self.layers.iter_mut().find(|known| known.layer == layer) {
+            Some(found) => prefix.clone_into(&mut found.prefix),
+            None => {
+                let near = kandle_format::nearest(layer, known.iter().map(String::as_str));
+                let what = format!(
+                    "no layer of this name has weights{}",
+                    near.map_or(String::new(), |near| format!(", the nearest is {near:?}"))
+                );
+                return Err(Error::new(ErrorKind::Missing, format!("layer {layer:?}"), what));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Leaves the variables under `prefix` as they are: they belong to the caller's own layers, and the file has no
+    /// weights for them.
+    #[must_use]
+    pub fn keep(mut self, prefix: &str) -> Self {
+        self.kept.push(prefix.to_owned());
+        self
+    }
+
+    pub(crate) fn keeps(&self, name: &str) -> bool {
+        self.kept.iter().any(|prefix| {
+            name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+}
+
+/// One layer of a bare weights file, as the caller knows it.
+#[derive(Debug, Clone)]
+pub struct FileLayer {
+    group: String,
+    class: String,
+    config: Value,
+    input: Vec<usize>,
+    prefix: String,
+}
+
+impl FileLayer {
+    /// The layer whose group in the file is `group`: `layers/dense`, as `kandle inspect` lists them.
+    #[must_use]
+    pub fn at(group: &str) -> Self {
+        let group = group.trim_matches('/').to_owned();
+        let prefix = group.rsplit('/').next().unwrap_or_default().to_owned();
+        Self { group, class: String::new(), config: Value::Object(Default::default()), input: Vec::new(), prefix }
+    }
+
+    /// Its Keras class and settings, in Keras's words; what is not given has Keras's default.
+    #[must_use]
+    pub fn is(mut self, class: &str, config: Value) -> Self {
+        class.clone_into(&mut self.class);
+        self.config = config;
+        self
+    }
+
+    /// The shape of one sample of its input, without the batch axis: `&[128]`. An Embedding needs none.
+    #[must_use]
+    pub fn of(mut self, sample: &[usize]) -> Self {
+        self.input = sample.to_vec();
+        self
+    }
+
+    /// What the names in the `VarMap` start with; the last part of the group where this is not called.
+    #[must_use]
+    pub fn fills(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.prefix);
+        self
+    }
+
+    fn weights(&self) -> std::result::Result<LayerWeights, Vec<Problem>> {
+        let at = format!("{} ({})", self.group, self.class);
+        let fail = |kind, what: String| vec![Problem::new(kind, &at, what)];
+        let Some(registered) = registry::find(&self.class) else {
+            return Err(fail(ErrorKind::Unsupported, "this layer class is not supported".to_owned()));
+        };
+        let Some(config) = self.config.as_object() else {
+            return Err(fail(ErrorKind::Invalid, "the settings are not a JSON object".to_owned()));
+        };
+        let mut fields = Fields::new(config, &at);
+        fields.common();
+        let layer: Box<dyn KerasLayer> = (registered.read)(&mut fields);
+        let problems = fields.finish();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let axes = std::iter::once(None).chain(self.input.iter().copied().map(Some)).collect();
+        let input = Spec { shape: Shape(axes), dtype: Dtype::Float32 };
+        let weights = layer.weights(&[input]).map_err(|what| fail(ErrorKind::Invalid, what))?;
+        Ok(LayerWeights {
+            layer: self.prefix.clone(),
+            class: self.class.clone(),
+            group: self.group.clone(),
+            prefix: self.prefix.clone(),
+            weights,
+        })
+    }
+}

@@ -1,0 +1,401 @@
+//! A recorded case: what Keras was given, and what it answered.
+//!
+//! A case is a folder with model files, `case.json` and `io.safetensors`. The crate never opens the model files; that is the [`Subject`](crate::Subject)'s part.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+use crate::array::Array;
+use crate::error::{CaseError, CaseErrorKind, shown_path};
+use crate::json::{self, Node};
+use crate::number::{dtype_of, keras_name};
+use crate::text;
+use crate::tolerance::{Rule, Tolerance};
+
+/// A recorded case, read and checked against itself. Keys of case.json that are not listed here are ignored.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Case {
+    /// The folder, as given.
+    pub path: PathBuf,
+    /// Keras's class, `Dense` or `Functional`.
+    pub class: String,
+    /// The family, `core` or `models`.
+    pub family: String,
+    /// The model files' names in the folder, at least one; plain names.
+    pub files: Vec<String>,
+    /// What is fed, in the order of `model.inputs`.
+    pub inputs: Vec<Declared>,
+    /// What Keras gave, in the order of the flattened outputs; at least one.
+    pub outputs: Vec<Declared>,
+    /// The tolerance of outputs without their own.
+    pub tolerance: Option<Tolerance>,
+    /// What the model does with its numbers.
+    pub rule: Option<Rule>,
+    /// Why the tolerance is looser than the rule's.
+    pub because: Option<String>,
+    /// The text that must stand in the reason of a refusal, where the case is to be refused: TEXT of `refused: TEXT`.
+    pub expect: Option<String>,
+    /// How far Keras's own backends are apart.
+    pub noise: Noise,
+    /// The layers whose calls are recorded, in the order in which they ran.
+    pub layers: Vec<Layer>,
+    /// The dtype Keras computed in, `float32`.
+    pub compute_dtype: Option<String>,
+    /// One sentence on what the case is for.
+    pub says: Option<String>,
+    tensors: HashMap<String, Array>,
+    undeclared: Vec<String>,
+}
+
+/// An input or output as case.json declares it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Declared {
+    /// The name, `output_0`.
+    pub name: String,
+    /// The shape, batch included.
+    pub shape: Vec<usize>,
+    /// The dtype.
+    pub dtype: Dtype,
+    /// The output's own tolerance.
+    pub tolerance: Option<Tolerance>,
+}
+
+/// How far Keras's own backends are apart, where it was measured, in the units of the outputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Noise {
+    /// The largest |output|.
+    pub scale: Option<f64>,
+    /// The largest |TensorFlow − JAX|.
+    pub tf_vs_jax_max_abs: Option<f64>,
+    /// The largest |TensorFlow − truth|.
+    pub tf_vs_truth_max_abs: Option<f64>,
+}
+
+/// A layer whose calls are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Layer {
+    /// The path, `encoder/dense`.
+    pub path: String,
+    /// Keras's class.
+    pub class: String,
+    /// How many calls are recorded, at least one.
+    pub calls: usize,
+    /// The rule where the layer is fed Keras's own inputs.
+    pub rule: Rule,
+    /// The rule where it is fed what our own chain made; the case's rule, else `deep`, where case.json gives none.
+    pub cumulative: Rule,
+}
+
+/// One recorded call of a layer.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// What the layer was given.
+    pub inputs: Vec<Array>,
+    /// The mask that came with each input, BOOL; as many as inputs.
+    pub input_masks: Vec<Option<Array>>,
+    /// What it gave; at least one.
+    pub outputs: Vec<Array>,
+    /// The mask attached to each output; as many as outputs.
+    pub masks: Vec<Option<Array>>,
+}
+
+impl Case {
+    /// Reads the case in this folder.
+    ///
+    /// # Errors
+    /// A missing or malformed `case.json` or `io.safetensors`; a format other than 1; a tensor that is missing, undeclared, or of another shape or dtype than declared; no tolerance for an output, unless a refusal is expected; string tensors, which are not supported yet.
+    pub fn open(path: impl AsRef<Path>) -> Result<Case, CaseError> {
+        let path = path.as_ref();
+        let file = path.join("case.json");
+        let words = fs::read_to_string(&file).map_err(|error| CaseError::unreadable(&file, &error))?;
+        let malformed =
+            |error| CaseError::new(CaseErrorKind::Malformed, shown_path(&file), format_args!("not JSON: {error}"));
+        let value = json::parse(&words).map_err(malformed)?;
+        let mut case = Case::declared(path, &Node::root(&value, shown_path(&file)))?;
+        case.read_tensors()?;
+        Ok(case)
+    }
+
+    /// The case's name in messages: its folder's, or `family/Class/nnn` where the folder's name is a number.
+    pub fn name(&self) -> String {
+        let parts: Vec<_> = self.path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        let numbered = parts.last().is_some_and(|last| last.chars().all(|digit| digit.is_ascii_digit()));
+        let shown = parts.len().saturating_sub(if numbered { 3 } else { 1 });
+        text::name(&parts.get(shown..).unwrap_or_default().join("/"))
+    }
+
+    /// The recorded inputs, in order.
+    pub fn input_arrays(&self) -> Vec<Array> {
+        (0..self.inputs.len()).filter_map(|i| self.tensor(&format!("input_{i}"))).cloned().collect()
+    }
+
+    /// Keras's output number `i`.
+    pub fn output(&self, i: usize) -> Option<&Array> {
+        self.tensor(&format!("output_{i}"))
+    }
+
+    /// Output number `i` of the same model in float64, where recorded.
+    pub fn truth(&self, i: usize) -> Option<&Array> {
+        self.tensor(&format!("truth_{i}"))
+    }
+
+    /// Output number `i` of Keras on JAX, where recorded.
+    pub fn jax(&self, i: usize) -> Option<&Array> {
+        self.tensor(&format!("jax_{i}"))
+    }
+
+    /// The tolerance of output number `i`: its own, else the case's. Exact where a refusal is expected and none is given.
+    pub fn tolerance_of(&self, i: usize) -> Tolerance {
+        let own = self.outputs.get(i).and_then(|output| output.tolerance);
+        own.or(self.tolerance).unwrap_or(Tolerance::EXACT)
+    }
+
+    /// What is recorded of a layer's call, the first being 0; none where nothing is.
+    pub fn recorded(&self, path: &str, call: usize) -> Option<Recorded> {
+        let tensor = |name: String| self.tensor(&format!("layers/{path}/{call}/{name}")).cloned();
+        let all = |name: &str| (0..).map_while(|k| tensor(format!("{name}_{k}"))).collect::<Vec<_>>();
+        let (inputs, outputs) = (all("in"), all("out"));
+        let input_masks = (0..inputs.len()).map(|k| tensor(format!("in_mask_{k}"))).collect();
+        let masks = (0..outputs.len()).map(|k| tensor(format!("mask_{k}"))).collect();
+        (!outputs.is_empty()).then_some(Recorded { inputs, input_masks, outputs, masks })
+    }
+
+    /// The calls (`layers/<path>/<call>`) with recorded tensors that `layers` in case.json says nothing of: nobody can judge them.
+    pub fn undeclared(&self) -> &[String] {
+        &self.undeclared
+    }
+
+    fn tensor(&self, name: &str) -> Option<&Array> {
+        self.tensors.get(name)
+    }
+
+    fn declared(path: &Path, root: &Node<'_>) -> Result<Case, CaseError> {
+        let format = root.need("format")?;
+        if format.count().ok() != Some(1) {
+            return Err(format.not("1"));
+        }
+        let optional = |key: &str| root.get(key).map(|node| node.text()).transpose();
+        let rule = root.get("rule").map(|node| rule(&node)).transpose()?;
+        // Only a list is ours: some cases say how many layers there are.
+        let layers = root.get("layers").filter(Node::is_list).map_or(Ok(vec![]), |node| node.list())?;
+        let case = Case {
+            path: path.to_owned(),
+            class: root.need("class")?.text()?,
+            family: root.need("family")?.text()?,
+            files: root.need("files")?.list()?.iter().map(file_name).collect::<Result<_, _>>()?,
+            inputs: root.need("inputs")?.list()?.iter().map(declared).collect::<Result<_, _>>()?,
+            outputs: root.need("outputs")?.list()?.iter().map(declared).collect::<Result<_, _>>()?,
+            tolerance: root.get("tolerance").map(|node| tolerance(&node)).transpose()?,
+            rule,
+            because: optional("because")?,
+            expect: root.get("expect").map(|node| refusal(&node)).transpose()?,
+            noise: root.get("noise").map_or_else(Noise::default, |node| noise(&node)),
+            layers: layers.iter().map(|node| layer(node, rule)).collect::<Result<_, _>>()?,
+            compute_dtype: optional("compute_dtype")?,
+            says: optional("says")?,
+            tensors: HashMap::new(),
+            undeclared: vec![],
+        };
+        for (key, empty) in [("files", case.files.is_empty()), ("outputs", case.outputs.is_empty())] {
+            if empty {
+                return Err(root.need(key)?.error("expected at least one, found none"));
+            }
+        }
+        if case.tolerance.is_none()
+            && case.expect.is_none()
+            && case.outputs.iter().any(|output| output.tolerance.is_none())
+        {
+            return Err(root.error("tolerance is missing"));
+        }
+        Ok(case)
+    }
+
+    fn read_tensors(&mut self) -> Result<(), CaseError> {
+        let file = self.path.join("io.safetensors");
+        let bytes = fs::read(&file).map_err(|error| CaseError::unreadable(&file, &error))?;
+        let at = shown_path(&file);
+        let tensors = SafeTensors::deserialize(&bytes)
+            .map_err(|error| CaseError::new(CaseErrorKind::Malformed, &at, format_args!("not safetensors: {error}")))?;
+        let ours = ["input_", "output_", "truth_", "jax_", "layers/"];
+        for (name, view) in tensors.iter().filter(|(name, _)| ours.iter().any(|known| name.starts_with(known))) {
+            let array = Array::new(view.dtype(), view.shape().to_vec(), view.data().to_vec());
+            let array = array.map_err(|error| {
+                CaseError::new(CaseErrorKind::Malformed, format!("{at} › {}", text::name(name)), error)
+            })?;
+            self.tensors.insert(name.to_owned(), array);
+        }
+        self.check_tensors(&at)
+    }
+
+    /// What is recorded is what is declared, nothing missing, and no output or input that nobody would look at.
+    fn check_tensors(&mut self, file: &str) -> Result<(), CaseError> {
+        let mismatch = |name: &str, what: std::fmt::Arguments<'_>| {
+            Err(CaseError::new(CaseErrorKind::Mismatch, format!("{file} › {}", text::name(name)), what))
+        };
+        for (kind, declared) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for (i, declared) in declared.iter().enumerate() {
+                let name = format!("{kind}_{i}");
+                let Some(found) = self.tensor(&name) else {
+                    return mismatch(&name, format_args!("declared in case.json, but missing"));
+                };
+                let shapes = |name: &str, found: &Array| match found.shape() == declared.shape {
+                    true => Ok(()),
+                    false => {
+                        mismatch(name, format_args!("shape: expected {:?}, found {:?}", declared.shape, found.shape()))
+                    }
+                };
+                shapes(&name, found)?;
+                if found.dtype() != declared.dtype {
+                    let (expected, found) = (keras_name(declared.dtype), keras_name(found.dtype()));
+                    return mismatch(&name, format_args!("dtype: expected {expected}, found {found}"));
+                }
+                for other in [format!("truth_{i}"), format!("jax_{i}")] {
+                    if let (true, Some(found)) = (kind == "output", self.tensor(&other)) {
+                        shapes(&other, found)?;
+                    }
+                }
+            }
+            let beyond = format!("{kind}_{}", declared.len());
+            if self.tensor(&beyond).is_some() {
+                return mismatch(&beyond, format_args!("recorded, but not declared in case.json"));
+            }
+        }
+        let mut declared = HashSet::new();
+        for layer in &self.layers {
+            for call in 0..layer.calls {
+                let prefix = format!("layers/{}/{call}", layer.path);
+                let Some(recorded) = self.recorded(&layer.path, call) else {
+                    return mismatch(&format!("{prefix}/out_0"), format_args!("declared in case.json, but missing"));
+                };
+                for (name, count) in [("in", recorded.inputs.len()), ("out", recorded.outputs.len())] {
+                    let mask = if name == "in" { "in_mask" } else { "mask" };
+                    declared.extend(
+                        (0..count).flat_map(|k| [format!("{prefix}/{name}_{k}"), format!("{prefix}/{mask}_{k}")]),
+                    );
+                }
+            }
+        }
+        let left = self.tensors.keys().filter(|name| name.starts_with("layers/") && !declared.contains(*name));
+        let calls: BTreeSet<&str> = left.filter_map(|name| Some(name.rsplit_once('/')?.0)).collect();
+        self.undeclared = calls.into_iter().map(text::name).collect();
+        Ok(())
+    }
+}
+
+fn rule(node: &Node<'_>) -> Result<Rule, CaseError> {
+    node.text()?.parse().map_err(|_| node.not("copy, elementwise, contraction or deep"))
+}
+
+/// A plain name: a case can't point out of its folder.
+fn file_name(node: &Node<'_>) -> Result<String, CaseError> {
+    let name = node.text()?;
+    let mut parts = Path::new(&name).components();
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name.as_str());
+    if plain && !name.contains('\\') {
+        Ok(name)
+    } else {
+        Err(node.not("the plain name of a file in the case's folder"))
+    }
+}
+
+fn declared(node: &Node<'_>) -> Result<Declared, CaseError> {
+    let dtype = node.need("dtype")?;
+    let name = dtype.text()?;
+    if name == "string" {
+        return Err(dtype.error("string tensors are not supported yet"));
+    }
+    Ok(Declared {
+        name: node.need("name")?.text()?,
+        shape: node.need("shape")?.list()?.iter().map(Node::count).collect::<Result<_, _>>()?,
+        dtype: dtype_of(&name).ok_or_else(|| dtype.not("one of Keras's number dtypes"))?,
+        tolerance: node.get("tolerance").map(|node| tolerance(&node)).transpose()?,
+    })
+}
+
+/// Finite, not negative, and rtol below 1: an rtol of 1 takes 0 for every number.
+fn tolerance(node: &Node<'_>) -> Result<Tolerance, CaseError> {
+    let limited = |key: &str, below: f64| {
+        let node = node.need(key)?;
+        let number = node.number()?;
+        if (0.0..below).contains(&number) {
+            Ok(number)
+        } else {
+            Err(node.not(&format!("a number from 0, below {below}")))
+        }
+    };
+    Ok(Tolerance { atol: limited("atol", f64::INFINITY)?, rtol: limited("rtol", 1.0)? })
+}
+
+fn refusal(node: &Node<'_>) -> Result<String, CaseError> {
+    let text = node.text()?;
+    let reason = text.strip_prefix("refused:").map(str::trim).filter(|reason| !reason.is_empty());
+    reason.map(str::to_owned).ok_or_else(|| node.not("\"refused: TEXT\""))
+}
+
+/// Only for information: what is no number is not there.
+fn noise(node: &Node<'_>) -> Noise {
+    let number = |key| node.get(key).and_then(|node| node.number().ok());
+    Noise {
+        scale: number("scale"),
+        tf_vs_jax_max_abs: number("tf_vs_jax_max_abs"),
+        tf_vs_truth_max_abs: number("tf_vs_truth_max_abs"),
+    }
+}
+
+fn layer(node: &Node<'_>, whole: Option<Rule>) -> Result<Layer, CaseError> {
+    let calls = node.need("calls")?;
+    let cumulative = node.get("cumulative").map(|node| rule(&node)).transpose()?;
+    Ok(Layer {
+        path: node.need("path")?.text()?,
+        class: node.need("class")?.text()?,
+        calls: calls.count().ok().filter(|count| *count > 0).ok_or_else(|| calls.not("a whole number from 1"))?,
+        rule: rule(&node.need("rule")?)?,
+        cumulative: cumulative.or(whole).unwrap_or(Rule::Deep),
+    })
+}
+
+/// The case folders at and under `path`, sorted: a folder with a `case.json` is a case, and is not searched further.
+///
+/// # Errors
+/// A folder that can't be read, or no case at all.
+pub fn find_cases(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, CaseError> {
+    let path = path.as_ref();
+    let (mut cases, mut seen) = (vec![], HashSet::new());
+    find_under(path, &mut cases, &mut seen)?;
+    cases.sort();
+    if cases.is_empty() {
+        return Err(CaseError::new(
+            CaseErrorKind::NotFound,
+            shown_path(path),
+            "expected a case (a folder with case.json) here or below, found none",
+        ));
+    }
+    Ok(cases)
+}
+
+fn find_under(folder: &Path, cases: &mut Vec<PathBuf>, seen: &mut HashSet<PathBuf>) -> Result<(), CaseError> {
+    let unreadable = |error| CaseError::unreadable(folder, &error);
+    // Each folder once, however many links lead to it.
+    if !seen.insert(folder.canonicalize().map_err(unreadable)?) {
+        return Ok(());
+    }
+    if folder.join("case.json").is_file() {
+        cases.push(folder.to_owned());
+        return Ok(());
+    }
+    let entries = folder.read_dir().map_err(unreadable)?;
+    let mut below = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    below.sort();
+    below.iter().filter(|entry| entry.is_dir()).try_for_each(|entry| find_under(entry, cases, seen))
+}
+
+#[cfg(test)]
+mod tests;

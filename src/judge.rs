@@ -1,0 +1,136 @@
+//! Where the models and the judge meet: neither crate knows the other.
+
+use std::path::Path;
+
+use candle_core::Device;
+use kandle_format::{Archive, Container, Dtype, Error, Limits, Result};
+use kandle_model::{Model, Plan, Value};
+use kandle_parity::{Array, Case, CaseReport, Failure, LayerCall, Outcome, Subject, Trace, check};
+
+/// Keras's dtypes, and what the judge calls them.
+const DTYPES: [(Dtype, kandle_parity::Dtype); 13] = [
+    (Dtype::Bool, kandle_parity::Dtype::BOOL),
+    (Dtype::Int8, kandle_parity::Dtype::I8),
+    (Dtype::Int16, kandle_parity::Dtype::I16),
+    (Dtype::Int32, kandle_parity::Dtype::I32),
+    (Dtype::Int64, kandle_parity::Dtype::I64),
+    (Dtype::Uint8, kandle_parity::Dtype::U8),
+    (Dtype::Uint16, kandle_parity::Dtype::U16),
+    (Dtype::Uint32, kandle_parity::Dtype::U32),
+    (Dtype::Uint64, kandle_parity::Dtype::U64),
+    (Dtype::Float16, kandle_parity::Dtype::F16),
+    (Dtype::Bfloat16, kandle_parity::Dtype::BF16),
+    (Dtype::Float32, kandle_parity::Dtype::F32),
+    (Dtype::Float64, kandle_parity::Dtype::F64),
+];
+
+/// Judges every file of the case in the folder `path`.
+///
+/// A `.weights.h5` is loaded into the model that `model.keras` beside it describes.
+#[must_use]
+pub fn verify(path: impl AsRef<Path>) -> CaseReport {
+    let path = path.as_ref();
+    let mut report = CaseReport::new(path.display().to_string(), None);
+    match Case::open(path) {
+        Err(error) => report.files.push(("case.json".to_owned(), Outcome::Broken(error.to_string()))),
+        Ok(case) => {
+            report.expect.clone_from(&case.expect);
+            report.files = case.files.iter().map(|file| (file.clone(), judge(&case, file))).collect();
+        }
+    }
+    report
+}
+
+fn judge(case: &Case, file: &str) -> Outcome {
+    match load(case, file) {
+        Ok(model) => Outcome::Judged(check(case, file, &Judged(&model))),
+        Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),
+        Err(error) => Outcome::Broken(reason(&error)),
+    }
+}
+
+/// Every problem in one line; the report names the file.
+fn reason(error: &Error) -> String {
+    error.problems().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn load(case: &Case, file: &str) -> Result<Model> {
+    let open = |file: &str| Archive::open(case.path.join(file), &Limits::default());
+    let archive = open(file)?;
+    if archive.container() != Container::Weights {
+        return Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model);
+    }
+    let model = open("model.keras")?;
+    let plan = Plan::new(&model.config()?).map_err(|error| error.in_file(model.name()))?;
+    let (vars, _) = plan.load(&archive, &Device::Cpu)?;
+    plan.with(&vars)
+}
+
+/// A [`Model`] before the judge.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a>(pub &'a Model);
+
+impl Subject for Judged<'_> {
+    fn run(&self, inputs: &[Array]) -> std::result::Result<Vec<Array>, Failure> {
+        self.0.run(&values(inputs, &[])?)?.iter().map(array).collect()
+    }
+
+    fn trace(&self, inputs: &[Array]) -> std::result::Result<Trace, Failure> {
+        let mut trace = Trace::default();
+        for call in self.0.trace(&values(inputs, &[])?)?.calls {
+            trace.insert(&call.layer, call.call, layer_call(&call.outputs)?);
+        }
+        Ok(trace)
+    }
+
+    fn call_layer(
+        &self,
+        path: &str,
+        _: usize,
+        inputs: &[Array],
+        masks: &[Option<Array>],
+    ) -> std::result::Result<Option<LayerCall>, Failure> {
+        self.0.call_layer(path, &values(inputs, masks)?)?.map(|outputs| layer_call(&outputs)).transpose()
+    }
+}
+
+fn layer_call(outputs: &[Value]) -> std::result::Result<LayerCall, Failure> {
+    let mask = |value: &Value| -> std::result::Result<Option<Array>, Failure> {
+        value.mask.as_ref().map(|mask| array(&Value::new(mask.clone(), Dtype::Bool))).transpose()
+    };
+    Ok(LayerCall {
+        outputs: outputs.iter().map(array).collect::<std::result::Result<_, _>>()?,
+        masks: outputs.iter().map(mask).collect::<std::result::Result<_, _>>()?,
+    })
+}
+
+fn values(inputs: &[Array], masks: &[Option<Array>]) -> std::result::Result<Vec<Value>, Failure> {
+    let masks = masks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let with_mask = |(input, mask): (&Array, Option<&Array>)| -> std::result::Result<Value, Failure> {
+        let mask = mask.map(|mask| mask.to_tensor(&Device::Cpu)).transpose()?;
+        Ok(Value { mask, ..value(input)? })
+    };
+    inputs.iter().zip(masks).map(with_mask).collect()
+}
+
+/// A recorded tensor as a model takes it.
+///
+/// # Errors
+/// For a dtype that candle cannot store.
+pub fn value(array: &Array) -> std::result::Result<Value, Failure> {
+    match DTYPES.iter().find(|pair| pair.1 == array.dtype()) {
+        Some((dtype, _)) => Ok(Value::new(array.to_tensor(&Device::Cpu)?, *dtype)),
+        None => Err(format!("Keras has no dtype {:?}", array.dtype()).into()),
+    }
+}
+
+/// A model's tensor as the judge takes it, in Keras's dtype.
+///
+/// # Errors
+/// For numbers that the dtype does not have, which would be an error of ours.
+pub fn array(value: &Value) -> std::result::Result<Array, Failure> {
+    match DTYPES.iter().find(|pair| pair.0 == value.dtype) {
+        Some((_, dtype)) => Ok(Array::try_from(&value.tensor)?.with_dtype(*dtype)?),
+        None => Err(format!("{} has no place in a recorded case", value.dtype).into()),
+    }
+}
