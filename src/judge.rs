@@ -41,7 +41,9 @@ pub fn verify(path: impl AsRef<Path>) -> CaseReport {
     report
 }
 
-fn judge(case: &Case, file: &str) -> Outcome {
+/// Judges one file of a case: loads it, runs it on the case's inputs, and compares every recorded layer and the outputs.
+#[must_use]
+pub fn judge(case: &Case, file: &str) -> Outcome {
     match load(case, file) {
         Ok(model) => Outcome::Judged(check(case, file, &Judged(&model))),
         Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),

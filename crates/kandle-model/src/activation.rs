@@ -171,6 +171,11 @@ impl Function {
         NAMES.iter().find(|entry| entry.0 == name).map(|entry| entry.1)
     }
 
+    /// Every name Keras has for an activation, aliases included.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|entry| entry.0)
+    }
+
     /// The name Keras writes: `relu`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -207,8 +207,7 @@ impl Model {
             bail!("the plan has no layer {layer}")
         };
         planned.layer.forward(Call { inputs, weights }).map_err(|error| {
-            let at = format!("layer \"{}\" ({})", kandle_format::shown(&planned.path), planned.class);
-            candle_core::Error::wrap(Error::new(ErrorKind::Input, at, error.to_string()))
+            input_error(format!("layer \"{}\" ({})", kandle_format::shown(&planned.path), planned.class), said(&error))
         })
     }
 }
@@ -234,10 +233,22 @@ fn feed(input: &Input, value: &Value) -> candle_core::Result<Value> {
     let at = format!("input \"{}\"", kandle_format::shown(&input.name));
     if !input.spec.shape.admits(tensor.dims()) {
         let what = format!("expected {}, found {:?}", input.spec.shape, value.tensor.dims());
-        return Err(candle_core::Error::wrap(Error::new(ErrorKind::Input, at, what)));
+        return Err(input_error(at, what));
     }
-    cast(&value.with_tensor(tensor), input.spec.dtype)
-        .map_err(|error| candle_core::Error::wrap(Error::new(ErrorKind::Input, at, error.to_string())))
+    cast(&value.with_tensor(tensor), input.spec.dtype).map_err(|error| input_error(at, said(&error)))
+}
+
+/// A kandle error inside a candle error. Not through `Error::wrap`, which may add a backtrace to the text.
+fn input_error(at: String, what: String) -> candle_core::Error {
+    candle_core::Error::Wrapped(Box::new(Error::new(ErrorKind::Input, at, what)))
+}
+
+/// What a candle error says, without a backtrace.
+fn said(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => said(inner),
+        error => error.to_string(),
+    }
 }
 
 fn empty_slot(slot: usize) -> candle_core::Error {

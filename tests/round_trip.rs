@@ -1,0 +1,134 @@
+//! What is loaded is what the file holds, candle finds it, gradients reach it, and every layout has its exact inverse.
+
+use std::collections::BTreeSet;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{Module, VarBuilder, VarMap};
+use kandle::{
+    Archive, Container, Limits, Model, Plan,
+    parity::{Case, find_cases},
+};
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/reference_outputs");
+
+/// Every recorded case that runs, with each of its files that holds a whole model.
+fn models() -> Vec<(Case, Archive)> {
+    let mut models = Vec::new();
+    for folder in find_cases(CASES).unwrap() {
+        let case = Case::open(folder).unwrap();
+        for file in case.files.iter().filter(|_| case.expect.is_none()) {
+            let archive = Archive::open(case.path.join(file), &Limits::default()).unwrap();
+            if archive.container() != Container::Weights {
+                models.push((case.clone(), archive));
+            }
+        }
+    }
+    models
+}
+
+#[test]
+fn every_weight_goes_back_to_the_bytes_of_the_file() {
+    let mut compared = 0;
+    for (_, archive) in models() {
+        let plan = Plan::new(&archive.config().unwrap()).unwrap();
+        let (vars, report) = plan.load(&archive, &Device::Cpu).unwrap();
+        let vars = vars.data().lock().unwrap();
+        assert_eq!(vars.len(), report.loaded.len());
+        for weight in &report.loaded {
+            let numbers = vars[&weight.name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let back = weight.layout.to_keras(numbers, &weight.layout.keras_shape(&weight.shape));
+            let bytes: Vec<u8> = back.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let stored = archive.arrays().array(&weight.from).unwrap().bytes().unwrap();
+            assert!(bytes == *stored, "{}: {}", archive.name(), weight.name);
+            compared += bytes.len();
+        }
+    }
+    assert!(compared > 1_000_000, "only {compared} bytes were compared");
+}
+
+#[test]
+fn candle_finds_the_variables_under_its_own_names() {
+    let archive = Archive::open(format!("{CASES}/example3/2x3/model.keras"), &Limits::default()).unwrap();
+    let (model, _) = Model::from_archive(&archive, &Device::Cpu).unwrap();
+    let ids = Tensor::new(&[[1i64, 2, 3], [4, 5, 6]], &Device::Cpu).unwrap();
+    let ours = model.forward(&ids).unwrap();
+
+    // Variables first, candle-nn's layers on them.
+    let vb = VarBuilder::from_varmap(model.var_map(), DType::F32, &Device::Cpu);
+    let embedding = candle_nn::embedding(1000, 128, vb.pp("embedding")).unwrap();
+    let dense = candle_nn::linear(128, 64, vb.pp("dense")).unwrap();
+    let forward = |ids: &Tensor| dense.forward(&embedding.forward(ids)?)?.relu();
+    assert_eq!(numbers(&forward(&ids).unwrap()), numbers(&ours));
+    assert_eq!(model.var_map().all_vars().len(), 3, "candle-nn made no variable of its own");
+
+    // Saved by candle, read by candle.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("example3.safetensors");
+    model.var_map().save(&path).unwrap();
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    assert_eq!(tensors["dense.weight"].dims(), [64, 128]);
+    assert_eq!(tensors["embedding.weight"].dims(), [1000, 128]);
+}
+
+#[test]
+fn renamed_and_kept_variables_are_what_the_caller_says() {
+    let archive = Archive::open(format!("{CASES}/example3/2x3/model.keras"), &Limits::default()).unwrap();
+    let plan = Plan::new(&archive.config().unwrap()).unwrap();
+    let vars = VarMap::new();
+    let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    candle_nn::embedding(1000, 128, vb.pp("tokens")).unwrap();
+    candle_nn::linear(128, 64, vb.pp("body.hidden")).unwrap();
+    candle_nn::linear(64, 2, vb.pp("head")).unwrap();
+    let head = numbers(&vars.data().lock().unwrap()["head.weight"]);
+
+    let map = plan.weights().clone().rename("embedding", "tokens").unwrap().rename("dense", "body.hidden").unwrap();
+    let error = map.load_into(&archive, &vars).unwrap_err().to_string();
+    assert!(error.contains("variable head.bias: the file has no weight for it"), "{error}");
+    let report = map.keep("head").load_into(&archive, &vars).unwrap();
+    assert_eq!(report.kept, ["head.bias", "head.weight"]);
+    assert_eq!(
+        report.loaded.iter().map(|weight| weight.name.as_str()).collect::<Vec<_>>(),
+        ["tokens.weight", "body.hidden.weight", "body.hidden.bias"]
+    );
+    assert_eq!(numbers(&vars.data().lock().unwrap()["head.weight"]), head, "a kept variable was changed");
+    let error = plan.weights().clone().rename("dens", "x").unwrap_err().to_string();
+    assert_eq!(error, "layer \"dens\": no layer of this name has weights, the nearest is \"dense\"");
+}
+
+#[test]
+fn gradients_reach_every_trainable_weight_and_no_frozen_one() {
+    let (mut trained, mut frozen) = (0, 0);
+    for (case, archive) in models() {
+        let (model, _) = Model::from_archive(&archive, &Device::Cpu).unwrap();
+        let inputs: Vec<_> = case.input_arrays().iter().map(|input| kandle::value(input).unwrap()).collect();
+        let outputs = model.run(&inputs).unwrap();
+        let special = outputs.iter().any(|output| numbers(&output.tensor).iter().any(|number| !number.is_finite()));
+        if special || model.plan().weights().layers().is_empty() {
+            continue;
+        }
+        let loss = outputs[0].tensor.sqr().unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let trainable: BTreeSet<String> = model.trainable_vars().into_iter().map(|(name, _)| name).collect();
+        for (name, var) in model.var_map().data().lock().unwrap().iter() {
+            let gradient = gradients.get(var.as_tensor()).map(numbers);
+            if trainable.contains(name) {
+                let gradient = gradient.unwrap_or_else(|| panic!("{}: {name} has no gradient", archive.name()));
+                assert!(gradient.iter().all(|number| number.is_finite()), "{}: {name}", archive.name());
+                assert!(
+                    gradient.iter().any(|number| *number != 0.0),
+                    "{}: {name} has a gradient of zeros",
+                    archive.name()
+                );
+                trained += 1;
+            } else {
+                assert!(gradient.is_none(), "{}: {name} is frozen", archive.name());
+                frozen += 1;
+            }
+        }
+    }
+    assert!(trained > 20 && frozen > 1, "{trained} trained, {frozen} frozen");
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+}
