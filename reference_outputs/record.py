@@ -395,6 +395,13 @@ RELU = {
 }
 
 
+LEAKY_RELU = {
+    "default": ("The slope of the activation named leaky_relu, 0.2, instead of the layer's 0.3.", {}),
+    "small": ("The slope forgotten.", {"negative_slope": 0.05}),
+    "zero": ("A slope of zero taken for none given.", {"negative_slope": 0.0}),
+}
+
+
 def declare_activations() -> None:
     for name, says in ACTIVATIONS.items():
         declare_pointwise(
@@ -406,6 +413,10 @@ def declare_activations() -> None:
     for name, (says, options) in RELU.items():
         declare_pointwise(
             f"activations/ReLU/{name}", says, lambda options=options: layers.ReLU(**options), special=True
+        )
+    for name, (says, options) in LEAKY_RELU.items():
+        declare_pointwise(
+            f"activations/LeakyReLU/{name}", says, lambda options=options: layers.LeakyReLU(**options), special=True
         )
 
 
@@ -665,7 +676,7 @@ COPYING_ACTIVATIONS = ("relu", "relu6", "linear", "hard_tanh", "hard_shrink")
 def rule_of(layer: layers.Layer) -> str:
     if isinstance(layer, COPIES):
         return "copy"
-    if isinstance(layer, layers.ReLU):
+    if isinstance(layer, (layers.ReLU, layers.LeakyReLU)):
         return "elementwise" if layer.negative_slope else "copy"
     if isinstance(layer, layers.Activation):
         return "copy" if layer.activation.__name__ in COPYING_ACTIVATIONS else "elementwise"

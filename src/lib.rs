@@ -1,4 +1,4 @@
-//! Opens what Keras saved and runs it in Rust on candle, with proof that the numbers are the same.
+#![doc = include_str!("../README.md")]
 
 mod judge;
 

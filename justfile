@@ -1,0 +1,23 @@
+# What CI runs.
+check:
+    .ci/run
+
+# Every test; `just test example3` for some of the recorded cases.
+test *filter:
+    cargo test {{ if filter == "" { "" } else { "--test parity " + filter } }}
+
+# The example: a real Keras file, compared with Keras.
+infer *arguments:
+    cargo run --example infer -- {{ arguments }}
+
+# Every recorded case through the released program.
+verify *paths="reference_outputs":
+    cargo run --release --package kandle-cli -- verify {{ paths }}
+
+# Records the cases again with real Keras (see CONTRIBUTING.md) and says what changed.
+record *names:
+    python reference_outputs/record.py {{ names }}
+
+# The documentation, warnings denied.
+docs:
+    RUSTDOCFLAGS="--deny warnings" cargo doc --no-deps --workspace

@@ -1,0 +1,104 @@
+//! What README says is true, every layer has recorded cases, and no tolerance is looser than the table.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use kandle::{
+    Family, Function,
+    parity::{Case, Rule, find_cases},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn cases() -> Vec<Case> {
+    let folders = find_cases(Path::new(ROOT).join("reference_outputs")).unwrap();
+    folders.into_iter().map(|folder| Case::open(folder).unwrap()).collect()
+}
+
+/// What stands between the marks `<!-- name -->` and `<!-- /name -->` of the README.
+fn readme(name: &str) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, rest) = text.split_once(&format!("<!-- {name} -->\n")).unwrap();
+    rest.split_once(&format!("<!-- /{name} -->")).unwrap().0.to_owned()
+}
+
+#[test]
+fn readme_lists_the_layers_of_the_registry() {
+    let mut table = "| family | layers |\n|---|---|\n".to_owned();
+    let families: BTreeSet<Family> = kandle::layers().iter().map(|layer| layer.family).collect();
+    for family in families {
+        let of_family = kandle::layers().iter().filter(|layer| layer.family == family);
+        let classes: Vec<&str> = of_family.map(|layer| layer.class).collect();
+        table.push_str(&format!("| {} | {} |\n", family.name(), classes.join(", ")));
+    }
+    assert_eq!(readme("layers"), table, "the table of the registry:\n{table}");
+    let names: Vec<&str> = Function::names().collect();
+    let list = format!("{}\n", names.join(", "));
+    assert_eq!(readme("activations"), list, "the list of the registry:\n{list}");
+}
+
+/// README's figures are those of the recorded cases.
+#[test]
+fn we_are_at_most_twice_as_far_from_the_truth_as_keras() {
+    let mut rows = "| recorded case | largest number | Keras's largest error |\n|---|---|---|\n".to_owned();
+    let mut checked = 0;
+    for case in cases().iter().filter(|case| case.expect.is_none()) {
+        let Some(truth) = kandle::verify(&case.path).truth() else { continue };
+        assert!(truth.truth_ratio <= 2.0, "{}: {truth:?}", case.path.display());
+        checked += 1;
+        let name = case.path.strip_prefix(Path::new(ROOT).join("reference_outputs")).unwrap().display().to_string();
+        if ["example3/2x3", "example3/4x16", "models/Sequential/stack"].contains(&name.as_str()) {
+            let scale = case.output(0).unwrap().scale();
+            rows.push_str(&format!("| {name} | {scale:.1} | {:.1e} |\n", truth.keras_error));
+        }
+    }
+    assert!(checked > 100, "only {checked} cases have a float64 truth");
+    assert_eq!(readme("truth"), rows, "the rows as recorded:\n{rows}");
+}
+
+#[test]
+fn every_layer_and_every_activation_has_a_recorded_case() {
+    let cases = cases();
+    let recorded: BTreeSet<&str> =
+        cases.iter().flat_map(|case| case.layers.iter().map(|layer| layer.class.as_str())).collect();
+    for layer in kandle::layers() {
+        assert!(recorded.contains(layer.class), "no case in reference_outputs records {}", layer.class);
+    }
+    let names: BTreeSet<String> = cases.iter().map(Case::name).collect();
+    for function in Function::names().filter(|name| !["swish", "hard_swish"].contains(name)) {
+        assert!(names.contains(function), "no case in reference_outputs records the activation {function}");
+    }
+}
+
+#[test]
+fn no_tolerance_is_looser_than_the_table() {
+    let mut checked = 0;
+    for case in cases().iter().filter(|case| case.expect.is_none()) {
+        let rule: Rule = case.rule.unwrap_or_else(|| panic!("{}: no rule", case.path.display()));
+        for index in 0..case.outputs.len() {
+            let (given, table) = (case.tolerance_of(index), rule.tolerance_of(case.output(index).unwrap()));
+            // Recorded with six significant digits, rounded upwards.
+            let within = given.atol <= table.atol * 1.00001 && given.rtol <= table.rtol;
+            assert!(within || case.because.is_some(), "{}: {given} against {table} ({rule})", case.path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "only {checked} outputs");
+}
+
+#[test]
+fn recorded_cases_stay_small() {
+    let size = |folder: &Path| -> u64 {
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap())
+            .filter(|file| file.is_file())
+            .map(|file| file.len())
+            .sum()
+    };
+    let sizes: Vec<(u64, Case)> = cases().into_iter().map(|case| (size(&case.path), case)).collect();
+    for (size, case) in &sizes {
+        assert!(*size < 2 << 20, "{}: {size} bytes", case.path.display());
+    }
+    let all: u64 = sizes.iter().map(|(size, _)| size).sum();
+    assert!(all < 20 << 20, "reference_outputs holds {all} bytes");
+}
