@@ -82,8 +82,9 @@ impl Archive {
         } else if is_hdf5(bytes.as_slice()) {
             Self::read_hdf5(bytes, limits)
         } else if start.starts_with(b"{") {
-            let what = "a JSON text, not a Keras model file: it may hold an architecture, but no weights";
-            Err(Error::new(ErrorKind::NotKeras, "", what))
+            let what =
+                "a JSON text: an architecture without its weights is not read yet; save the whole model as .keras";
+            Err(Error::new(ErrorKind::Unsupported, "", what))
         } else {
             let what = format!(
                 "not a Keras file: expected a zip (50 4b) or HDF5 (89 48 44 46), first bytes are {}",

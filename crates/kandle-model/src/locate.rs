@@ -45,6 +45,11 @@ fn by_name<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Result<Vec<Array<'
         |name: &str| name.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
     let found: Vec<String> = names.iter().map(|name| called(name)).collect();
     let expected: Vec<&str> = layer.weights.iter().map(|weight| weight.keras).collect();
+    // Keras: .keras and .weights.h5 hold the kernel with LoRA merged into it, legacy files hold the parts.
+    if found.iter().any(|name| name.starts_with("lora_")) {
+        let what = "LoRA weights that are not merged into the layer's own are not supported: save the model as .keras, which merges them";
+        return Err(vec![Problem::new(ErrorKind::Unsupported, place(layer), what)]);
+    }
     if found != expected {
         let what =
             format!("expected the weights {}, found {} in {}", listed(&expected), listed(&found), arrays.place(&group));

@@ -231,7 +231,8 @@ fn feed(input: &Input, value: &Value) -> candle_core::Result<Value> {
         tensor = tensor.unsqueeze(tensor.rank())?;
     }
     let at = format!("input \"{}\"", kandle_format::shown(&input.name));
-    if !input.spec.shape.admits(tensor.dims()) {
+    // Keras: a Sequential model checks the rank alone; sizes are left to the layers, and the batch size to nobody.
+    if tensor.rank() != axes.len() {
         let what = format!("expected {}, found {:?}", input.spec.shape, value.tensor.dims());
         return Err(input_error(at, what));
     }

@@ -4,7 +4,7 @@ use candle_core::Device;
 use candle_nn::VarMap;
 use kandle_format::{Archive, Dtype, Error, ErrorKind, LayerConfig, ModelConfig, Problem, Result, json::Value, shown};
 
-use crate::{Fields, KerasLayer, LayerWeights, LoadReport, Model, Shape, Spec, WeightMap, load, registry};
+use crate::{Fields, KerasLayer, LayerWeights, LoadReport, Model, Registered, Shape, Spec, WeightMap, load, registry};
 
 /// What will be computed: the layers, and their calls in order over numbered slots. No numbers yet.
 ///
@@ -184,24 +184,28 @@ impl Plan {
     }
 }
 
-/// Refuses what is no Sequential model of Keras 3.
+/// Refuses what is no Sequential model of Keras 3, together with the layers that would be refused in any model.
 fn check_model(config: &ModelConfig) -> Result<()> {
-    let refuse = |what: String| Err(Error::new(ErrorKind::Unsupported, &config.at, what));
+    let mut reasons = Vec::new();
     if let Some(custom) = config.registered_name.as_deref().filter(|name| name.contains('>')) {
-        return refuse(format!("{} is a user's own model class, whose Python code is not in the file", shown(custom)));
+        reasons.push(format!("{} is a user's own model class, whose Python code is not in the file", shown(custom)));
     }
     match config.class.as_str() {
         "Sequential" => {}
-        "Functional" | "Model" => {
-            return refuse("Functional models are not supported yet (only Sequential)".to_owned());
-        }
-        other => return refuse(format!("a model of class {} is not supported (only Sequential)", shown(other))),
+        "Functional" | "Model" => reasons.push("Functional models are not supported yet (only Sequential)".to_owned()),
+        other => reasons.push(format!("a model of class {} is not supported (only Sequential)", shown(other))),
     }
     if config.keras_major() != 3 {
         let version = config.keras_version.as_deref().map_or_else(|| "1".to_owned(), shown);
-        return refuse(format!("written by Keras {version}, only files of Keras 3 are supported yet"));
+        reasons.push(format!("written by Keras {version}, only files of Keras 3 are supported yet"));
     }
-    Ok(())
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let model = reasons.into_iter().map(|what| Problem::new(ErrorKind::Unsupported, &config.at, what));
+    let layers =
+        config.layers.iter().filter(|layer| layer.class != "InputLayer").filter_map(|layer| registered(layer).err());
+    Error::check(model.chain(layers).collect())
 }
 
 type ReadLayer<'a> = (&'a LayerConfig, Box<dyn KerasLayer>, bool);
@@ -280,11 +284,19 @@ fn read_input(layer: &LayerConfig) -> std::result::Result<Input, Vec<Problem>> {
 }
 
 fn read_layer(layer: &LayerConfig) -> std::result::Result<(Box<dyn KerasLayer>, bool), Vec<Problem>> {
-    let at = place(layer);
-    let refuse = |what: String| Err(vec![Problem::new(ErrorKind::Unsupported, &at, what)]);
-    let custom = layer.registered_name.as_deref().filter(|name| name.contains('>'));
-    let own_module = layer.module.as_deref().is_none_or(|module| module.split('.').next() == Some("keras"));
-    if let Some(name) = custom {
+    let registered = registered(layer).map_err(|problem| vec![problem])?;
+    let mut fields = Fields::new(&layer.config, &place(layer));
+    let trainable = fields.common();
+    let read = (registered.read)(&mut fields);
+    let problems = fields.finish();
+    if problems.is_empty() { Ok((read, trainable)) } else { Err(problems) }
+}
+
+/// The layer's class, if it is reproduced.
+fn registered(layer: &LayerConfig) -> std::result::Result<&'static Registered, Problem> {
+    let refuse = |what: String| Err(Problem::new(ErrorKind::Unsupported, place(layer), what));
+    let module = layer.module.as_deref().unwrap_or("keras.layers");
+    if let Some(name) = layer.registered_name.as_deref().filter(|name| name.contains('>')) {
         return refuse(format!("{} is a user's own layer class, whose Python code is not in the file", shown(name)));
     }
     if layer.class == "Lambda" {
@@ -292,17 +304,8 @@ fn read_layer(layer: &LayerConfig) -> std::result::Result<(Box<dyn KerasLayer>, 
         return refuse(what.to_owned());
     }
     match registry::find(&layer.class) {
-        Some(registered) if own_module => {
-            let mut fields = Fields::new(&layer.config, &at);
-            let trainable = fields.common();
-            let read = (registered.read)(&mut fields);
-            let problems = fields.finish();
-            if problems.is_empty() { Ok((read, trainable)) } else { Err(problems) }
-        }
-        Some(_) => refuse(format!(
-            "this class is not Keras's own: it comes from {}",
-            shown(layer.module.as_deref().unwrap_or_default())
-        )),
+        Some(registered) if module.split('.').next() == Some("keras") => Ok(registered),
+        Some(_) => refuse(format!("this class is not Keras's own: it comes from {}", shown(module))),
         None => refuse("this layer class is not supported".to_owned()),
     }
 }

@@ -33,12 +33,6 @@ impl Shape {
     pub fn features(&self) -> Option<usize> {
         self.0.iter().skip(1).try_fold(1_usize, |product, axis| product.checked_mul((*axis)?))
     }
-
-    /// Whether `sizes` could be a tensor of this shape.
-    #[must_use]
-    pub fn admits(&self, sizes: &[usize]) -> bool {
-        self.rank() == sizes.len() && self.0.iter().zip(sizes).all(|(axis, size)| axis.is_none_or(|axis| axis == *size))
-    }
 }
 
 /// As Keras prints it: `(None, 3, 128)`.
@@ -84,12 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_axes_admit_any_size() {
-        let shape = Shape(vec![None, Some(3)]);
-        assert!(shape.admits(&[7, 3]));
-        assert!(!shape.admits(&[7, 4]));
-        assert!(!shape.admits(&[7]));
-        assert_eq!(shape.features(), Some(3));
+    fn the_features_are_known_if_every_axis_is() {
+        assert_eq!(Shape(vec![None, Some(3), Some(4)]).features(), Some(12));
+        assert_eq!(Shape(vec![None]).features(), Some(1));
         assert_eq!(Shape(vec![Some(2), None]).features(), None);
+        assert_eq!(Shape(vec![None, Some(usize::MAX), Some(2)]).features(), None);
     }
 }

@@ -66,6 +66,9 @@ impl KerasLayer for Dense {
         let input = cast(call.input()?, Dtype::Float32)?;
         let (xs, kernel) = (&input.tensor, call.weight(0)?);
         let Some((features, outer)) = xs.dims().split_last() else { candle_core::bail!("a scalar has no last axis") };
+        if *features != kernel.dim(1)? {
+            candle_core::bail!("input has {features} features, kernel expects {}", kernel.dim(1)?)
+        }
         let rows = outer.iter().product::<usize>();
         let mut ys = xs.reshape((rows, *features))?.matmul(&kernel.t()?)?;
         if self.use_bias {
