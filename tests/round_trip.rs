@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Module, VarBuilder, VarMap};
 use kandle::{
-    Archive, Container, Limits, Model, Plan,
-    parity::{Case, find_cases},
+    Archive, Container, FileLayer, Limits, Model, Plan, WeightMap,
+    parity::{Array, Case, compare, find_cases},
 };
+use serde_json::json;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/reference_outputs");
 
@@ -93,6 +94,34 @@ fn renamed_and_kept_variables_are_what_the_caller_says() {
     assert_eq!(numbers(&vars.data().lock().unwrap()["head.weight"]), head, "a kept variable was changed");
     let error = plan.weights().clone().rename("dens", "x").unwrap_err().to_string();
     assert_eq!(error, "layer \"dens\": no layer of this name has weights, the nearest is \"dense\"");
+}
+
+/// A bare `.weights.h5` says nothing of its layers: the caller does, in Keras's words.
+#[test]
+fn a_bare_weights_file_fills_a_model_built_by_hand() {
+    let case = Case::open(format!("{CASES}/example3/2x3")).unwrap();
+    let archive = Archive::open(case.path.join("model.weights.h5"), &Limits::default()).unwrap();
+    assert_eq!(archive.container(), Container::Weights);
+    let map = WeightMap::new(&[
+        FileLayer::at("layers/embedding").is("Embedding", json!({"input_dim": 1000, "output_dim": 128})),
+        FileLayer::at("layers/dense").is("Dense", json!({"units": 64})).of(&[128]).fills("hidden"),
+    ]);
+    let vars = VarMap::new();
+    let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    let table = candle_nn::embedding(1000, 128, vb.pp("embedding")).unwrap();
+    let hidden = candle_nn::linear(128, 64, vb.pp("hidden")).unwrap();
+    let report = map.unwrap().load_into(&archive, &vars).unwrap();
+    assert_eq!(report.loaded.len(), 3);
+
+    let ids = case.input_arrays()[0].to_tensor(&Device::Cpu).unwrap().to_dtype(DType::I64).unwrap();
+    let ours = hidden.forward(&table.forward(&ids).unwrap()).unwrap().relu().unwrap();
+    let comparison = compare(&Array::try_from(ours).unwrap(), case.output(0).unwrap(), case.tolerance_of(0));
+    assert!(comparison.passed() && comparison.compared == 384, "{comparison}");
+
+    let error = archive.config().unwrap_err().to_string();
+    assert!(error.ends_with(
+        "weights without a configuration: say which layer is which, or open the model they belong to as well"
+    ));
 }
 
 #[test]

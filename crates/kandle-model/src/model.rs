@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor, Var, bail};
 use candle_nn::VarMap;
@@ -13,7 +13,7 @@ use crate::{
 /// A Keras model that runs on candle: any device, differentiable, one candle operation after the other.
 #[derive(Clone)]
 pub struct Model {
-    plan: std::sync::Arc<Plan>,
+    plan: Arc<Plan>,
     vars: VarMap,
     /// The weights of each layer of the plan, detached where the layer is frozen.
     weights: Vec<Vec<Tensor>>,
@@ -64,38 +64,23 @@ impl Model {
     /// The model that runs `plan` on `vars`.
     pub(crate) fn new(plan: Plan, vars: &VarMap) -> Result<Self> {
         let mut problems = Vec::new();
-        let weights = {
+        let mut weights = Vec::new();
+        for layer in plan.layers() {
             let vars = lock(vars);
-            let of = |layer: &crate::PlannedLayer| -> Vec<Tensor> {
-                let Some(entry) = plan.weights_of(layer) else { return Vec::new() };
-                let mut tensors = Vec::new();
-                for weight in &entry.weights {
-                    let (name, shape) = (entry.name(weight), weight.candle_shape());
-                    match vars.get(&name) {
-                        Some(var) if var.dims() == shape && var.dtype() == DType::F32 => {
-                            tensors.push(if layer.trainable {
-                                var.as_tensor().clone()
-                            } else {
-                                var.as_detached_tensor()
-                            });
-                        }
-                        Some(var) => {
-                            let what = format!("expected float32 {shape:?}, found {:?} {:?}", var.dtype(), var.dims());
-                            problems.push(Problem::new(ErrorKind::Weights, format!("variable {name}"), what));
-                        }
-                        None => problems.push(Problem::new(
-                            ErrorKind::Weights,
-                            format!("variable {name}"),
-                            "not in the VarMap",
-                        )),
-                    }
+            let mut tensors = Vec::new();
+            for (entry, weight) in
+                plan.weights_of(layer).iter().flat_map(|entry| entry.weights.iter().map(move |weight| (entry, weight)))
+            {
+                match variable(&vars, &entry.name(weight), &weight.candle_shape()) {
+                    Ok(var) if layer.trainable => tensors.push(var.as_tensor().clone()),
+                    Ok(var) => tensors.push(var.as_detached_tensor()),
+                    Err(problem) => problems.push(problem),
                 }
-                tensors
-            };
-            plan.layers().iter().map(of).collect()
-        };
+            }
+            weights.push(tensors);
+        }
         Error::check(problems)?;
-        Ok(Self { plan: std::sync::Arc::new(plan), vars: vars.clone(), weights })
+        Ok(Self { plan: Arc::new(plan), vars: vars.clone(), weights })
     }
 
     /// The plan it runs.
@@ -209,6 +194,16 @@ impl Model {
         planned.layer.forward(Call { inputs, weights }).map_err(|error| {
             input_error(format!("layer \"{}\" ({})", kandle_format::shown(&planned.path), planned.class), said(&error))
         })
+    }
+}
+
+/// The variable `name`, if it is float32 of `shape`.
+fn variable<'a>(vars: &'a HashMap<String, Var>, name: &str, shape: &[usize]) -> std::result::Result<&'a Var, Problem> {
+    let wrong = |what: String| Err(Problem::new(ErrorKind::Weights, format!("variable {name}"), what));
+    match vars.get(name) {
+        Some(var) if var.dims() == shape && var.dtype() == DType::F32 => Ok(var),
+        Some(var) => wrong(format!("expected F32 {shape:?}, found {:?} {:?}", var.dtype(), var.dims())),
+        None => wrong("not in the VarMap".to_owned()),
     }
 }
 
