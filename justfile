@@ -1,3 +1,5 @@
+set positional-arguments
+
 # What CI runs.
 check:
     .ci/run
@@ -8,15 +10,15 @@ test *filter:
 
 # The example: a real Keras file, compared with Keras.
 infer *arguments:
-    cargo run --example infer -- {{ arguments }}
+    cargo run --example infer -- "$@"
 
 # Every recorded case through the released program.
-verify *paths="reference_outputs":
-    cargo run --release --package kandle-cli -- verify {{ paths }}
+verify +paths="reference_outputs":
+    cargo run --release --package kandle-cli -- verify "$@"
 
 # Records the cases again with real Keras (see CONTRIBUTING.md) and says what changed.
 record *names:
-    python reference_outputs/record.py {{ names }}
+    python reference_outputs/record.py "$@"
 
 # The documentation, warnings denied.
 docs:

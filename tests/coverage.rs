@@ -63,7 +63,8 @@ fn every_layer_and_every_activation_has_a_recorded_case() {
     for layer in kandle::layers() {
         assert!(recorded.contains(layer.class), "no case in reference_outputs records {}", layer.class);
     }
-    let names: BTreeSet<String> = cases.iter().map(Case::name).collect();
+    let folder = |case: &Case| case.path.file_name().unwrap().to_string_lossy().into_owned();
+    let names: BTreeSet<String> = cases.iter().filter(|case| case.class == "Activation").map(folder).collect();
     for function in Function::names().filter(|name| !["swish", "hard_swish"].contains(name)) {
         assert!(names.contains(function), "no case in reference_outputs records the activation {function}");
     }

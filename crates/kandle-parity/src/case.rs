@@ -124,12 +124,16 @@ impl Case {
         Ok(case)
     }
 
-    /// The case's name in messages: its folder's, or `family/Class/nnn` where the folder's name is a number.
+    /// The case's name in messages: its folder's. Where that begins with a digit it says little alone, and stands behind its parent's (`example3/2x3`) or, a number, its grandparent's (`core/Dense/003`).
     pub fn name(&self) -> String {
         let parts: Vec<_> = self.path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-        let numbered = parts.last().is_some_and(|last| last.chars().all(|digit| digit.is_ascii_digit()));
-        let shown = parts.len().saturating_sub(if numbered { 3 } else { 1 });
-        text::name(&parts.get(shown..).unwrap_or_default().join("/"))
+        let folder = parts.last().map(|part| part.as_ref()).unwrap_or_default();
+        let shown = match folder.starts_with(|first: char| first.is_ascii_digit()) {
+            true if folder.chars().all(|digit| digit.is_ascii_digit()) => 3,
+            true => 2,
+            false => 1,
+        };
+        text::name(&parts.get(parts.len().saturating_sub(shown)..).unwrap_or_default().join("/"))
     }
 
     /// The recorded inputs, in order.
