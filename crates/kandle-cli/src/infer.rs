@@ -1,0 +1,162 @@
+//! `kandle infer`: runs a model on inputs from files.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use kandle::parity::{Array, Case};
+use kandle::{Archive, Container, Input, Limits, Model, Plan, shown};
+
+use crate::tensors::{self, Format};
+use crate::{Failure, terminal};
+
+/// Run a model and write what it gives
+///
+/// MODEL is a .keras file or a whole-model .h5 file. CASE is a folder of a recorded case: its first model file runs, on
+/// the inputs that were recorded unless others are given.
+///
+/// The outputs are output_0, output_1, … in Keras's order; one line of name, shape and dtype is printed for each. The
+/// file is written whole or not at all.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  kandle infer model.keras --input ids.npy --out ys.safetensors
+  kandle infer model.keras --input left=a.npy --input right=b.npy --out ys.json")]
+pub(crate) struct Args {
+    /// A model file, or the folder of a recorded case
+    #[arg(value_name = "CASE|MODEL")]
+    model: PathBuf,
+
+    /// Inputs: .safetensors or .json with the inputs by name, .npy or a JSON list for a model of one input; NAME=FILE where
+    /// the file holds one tensor
+    ///
+    /// Names are those that `kandle inspect` prints, or input_0, input_1, … in that order. A .json file is an object from
+    /// names to nested lists of numbers or true and false. Numbers are cast to the dtype that the input has.
+    #[arg(long, value_name = "[NAME=]FILE")]
+    input: Vec<String>,
+
+    /// The file to write: .safetensors (every dtype kept), .npy (a model of one output) or .json
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
+    let format = Format::of(&args.out)?;
+    let (model, recorded) = open(&args.model)?;
+    let outputs = model.plan().outputs().len();
+    if format == Format::Npy && outputs != 1 {
+        let out = args.out.display();
+        return Err(format!("{out}: the model has {outputs} outputs: write .safetensors or .json").into());
+    }
+    let inputs = match recorded {
+        Some(recorded) if args.input.is_empty() => recorded,
+        _ => inputs(&args.input, model.plan().inputs())?,
+    };
+    let inputs: Vec<_> = inputs.iter().map(kandle::value).collect::<Result<_, _>>()?;
+    let outputs = model.run(&inputs)?;
+    let named = |(number, value)| Ok((format!("output_{number}"), kandle::array(value)?));
+    let arrays: Vec<(String, Array)> = outputs.iter().enumerate().map(named).collect::<Result<_, Failure>>()?;
+    tensors::write(&args.out, &arrays)?;
+    let mut out = io::stdout().lock();
+    for ((name, array), value) in arrays.iter().zip(&outputs) {
+        writeln!(out, "{name} {} {}", terminal::shape(array.shape()), value.dtype)?;
+    }
+    Ok(true)
+}
+
+/// The model, and the inputs recorded beside it where `path` is a case.
+fn open(path: &Path) -> Result<(Model, Option<Vec<Array>>), Failure> {
+    if !path.is_dir() {
+        return Ok((Model::load(path, &Device::Cpu)?, None));
+    }
+    let case = Case::open(path)?;
+    let file = case.files.first().ok_or("the case has no model file")?;
+    let archive = Archive::open(path.join(file), &Limits::default())?;
+    let model = if archive.container() == Container::Weights {
+        let described = Archive::open(path.join("model.keras"), &Limits::default())?;
+        let plan = Plan::new(&described.config()?).map_err(|error| error.in_file(described.name()))?;
+        let (vars, _) = plan.load(&archive, &Device::Cpu)?;
+        plan.with(&vars)?
+    } else {
+        Model::from_archive(&archive, &Device::Cpu)?.0
+    };
+    Ok((model, Some(case.input_arrays())))
+}
+
+/// Reads the files of the command line and gives each of the model's inputs its tensor.
+fn inputs(given: &[String], wanted: &[Input]) -> Result<Vec<Array>, Failure> {
+    let mut slots: Vec<Option<Array>> = vec![None; wanted.len()];
+    for argument in given {
+        let (name, file) = named_file(argument);
+        let read = tensors::read(Path::new(file))?;
+        if name.is_some() && read.len() != 1 {
+            return Err(format!("{file}: expected one tensor for {argument}, found {}", read.len()).into());
+        }
+        for (own_name, array) in read {
+            let name = name.map(str::to_owned).or(own_name);
+            let position = position(name.as_deref(), wanted).map_err(|what| format!("{file}: {what}"))?;
+            let slot = slots.get_mut(position).ok_or("the model has no such input")?;
+            if slot.replace(array).is_some() {
+                let twice = wanted.get(position).map(|input| shown(&input.name)).unwrap_or_default();
+                return Err(format!("{file}: input \"{twice}\" is given twice").into());
+            }
+        }
+    }
+    let missing: Vec<String> = wanted
+        .iter()
+        .enumerate()
+        .zip(&slots)
+        .filter(|(_, slot)| slot.is_none())
+        .map(|((number, input), _)| described(number, input))
+        .collect();
+    if missing.is_empty() {
+        Ok(slots.into_iter().flatten().collect())
+    } else {
+        Err(format!("no input for {}: give it with --input [NAME=]FILE", missing.join(", ")).into())
+    }
+}
+
+/// `NAME=FILE` or `FILE`. What has a `/` in it is no name, so that a file with `=` in its path can be given too.
+fn named_file(argument: &str) -> (Option<&str>, &str) {
+    match argument.split_once('=') {
+        Some((name, file)) if !name.contains('/') => (Some(name), file),
+        _ => (None, argument),
+    }
+}
+
+/// Which input `name` is: one of the model's names, or input_i. Without a name it is the only one.
+fn position(name: Option<&str>, wanted: &[Input]) -> Result<usize, String> {
+    let all =
+        || wanted.iter().enumerate().map(|(number, input)| described(number, input)).collect::<Vec<_>>().join(", ");
+    let Some(name) = name else {
+        return match wanted {
+            [_] => Ok(0),
+            _ => Err(format!("a tensor without a name, but the model has {} inputs: {}", wanted.len(), all())),
+        };
+    };
+    let by_name = wanted.iter().position(|input| input.name == name);
+    let by_number = || (0..wanted.len()).find(|number| name == format!("input_{number}"));
+    by_name.or_else(by_number).ok_or_else(|| format!("no input is called \"{}\": the model has {}", shown(name), all()))
+}
+
+/// `"ids" (input_0)`
+fn described(number: usize, input: &Input) -> String {
+    format!("\"{}\" (input_{number})", shown(&input.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named_file;
+
+    #[test]
+    fn a_path_with_an_equals_sign_is_no_name() {
+        for (argument, name, file) in [
+            ("x.npy", None, "x.npy"),
+            ("ids=x.npy", Some("ids"), "x.npy"),
+            ("ids=a/b=c.npy", Some("ids"), "a/b=c.npy"),
+            ("./a=b.npy", None, "./a=b.npy"),
+        ] {
+            assert_eq!(named_file(argument), (name, file));
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! `kandle inspect`: what a file is and what is in it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use candle_core::Device;
+use kandle::json::Value;
+use kandle::{
+    Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, PlannedLayer, Problem, Spec, shown,
+};
+use serde_json::json;
+
+use crate::terminal::{grouped, plain_json, shape, table};
+use crate::{Failure, terminal};
+
+/// Say what a Keras file is and what is in it
+///
+/// Prints which Keras wrote the file, the layers with their shapes and parameters, where each weight goes in a candle
+/// VarMap, and what inference ignores. If the model cannot be run, every reason is printed, and the layers all the same.
+/// For a bare .weights.h5: its arrays, and how to load them.
+///
+/// Exit code 0 if the file could be read, also where it is not supported.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+With --json, one object; what does not apply or is not known is null:
+  file            the path
+  container       \"keras\", \"weights\" or \"legacy\"
+  keras_version, backend
+  model           {class, name}
+  runs            whether kandle runs this model; null for weights without a configuration
+  inputs          [{name, shape, dtype}]; the batch axis is null
+  outputs         [{name, shape, dtype}]
+  layers          [{name, class, output_shape, parameters, weights: [{name, shape, layout, keras_name, keras_shape, from}]}]
+                  name and shape are candle's, from is the array in the file
+  parameters      how many numbers the weights have
+  weight_bytes    how many bytes they take in the file
+  arrays          [{path, shape, dtype}], all arrays of the file
+  ignored         {training_configuration, groups: [{name, arrays}]}, what inference does not use
+  problems        [{kind, at, what}], why it cannot be run
+
+Example:
+  kandle inspect model.keras")]
+pub(crate) struct Args {
+    /// A .keras, .weights.h5 or whole-model .h5 file
+    file: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
+    let archive = Archive::open(&args.file, &Limits::default())?;
+    let inspected = Inspected::new(&archive)?;
+    let text = match args.json {
+        true => plain_json(&format!("{}\n", inspected.json())),
+        false => inspected.text(),
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    for problem in inspected.unreadable() {
+        terminal::complain(&format_args!("{}: {problem}", archive.name()));
+    }
+    Ok(inspected.unreadable().next().is_none())
+}
+
+/// A file as far as it could be followed: to its configuration, to the plan, to its weights.
+struct Inspected<'a> {
+    archive: &'a Archive,
+    config: Option<ModelConfig>,
+    plan: Option<Plan>,
+    report: Option<LoadReport>,
+    problems: Vec<Problem>,
+}
+
+/// One weight of a layer.
+struct WeightRow {
+    name: String,
+    shape: Vec<usize>,
+    layout: String,
+    keras_name: &'static str,
+    keras_shape: Vec<usize>,
+    from: Option<String>,
+}
+
+/// One layer: what the plan knows of it, or the configuration alone.
+struct LayerRow {
+    name: String,
+    class: String,
+    output: Option<Spec>,
+    weights: Option<Vec<WeightRow>>,
+}
+
+impl LayerRow {
+    fn parameters(&self) -> Option<usize> {
+        let weights = self.weights.as_ref()?;
+        Some(weights.iter().map(|weight| weight.shape.iter().product::<usize>()).sum())
+    }
+}
+
+impl<'a> Inspected<'a> {
+    fn new(archive: &'a Archive) -> kandle::Result<Self> {
+        let mut inspected = Self { archive, config: None, plan: None, report: None, problems: Vec::new() };
+        if archive.container() == Container::Weights {
+            return Ok(inspected);
+        }
+        let config = archive.config()?;
+        match Plan::new(&config) {
+            Ok(plan) => {
+                match plan.load(archive, &Device::Cpu) {
+                    Ok((_, report)) => inspected.report = Some(report),
+                    Err(error) => inspected.problems = error.problems().cloned().collect(),
+                }
+                inspected.plan = Some(plan);
+            }
+            Err(error) => inspected.problems = error.problems().cloned().collect(),
+        }
+        inspected.config = Some(config);
+        Ok(inspected)
+    }
+
+    /// The problems that are the file's own: parts of it cannot be read.
+    fn unreadable(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| {
+            matches!(problem.kind, ErrorKind::Io | ErrorKind::NotKeras | ErrorKind::Damaged | ErrorKind::Limit)
+        })
+    }
+
+    /// Whether the model runs; none where there is no model.
+    fn runs(&self) -> Option<bool> {
+        self.config.as_ref().map(|_| self.report.is_some())
+    }
+
+    fn layers(&self) -> Vec<LayerRow> {
+        match (&self.plan, &self.config) {
+            (Some(plan), _) => {
+                plan.layers().iter().enumerate().map(|(number, layer)| self.planned(plan, number, layer)).collect()
+            }
+            (None, Some(config)) => {
+                let row = |layer: &kandle::LayerConfig| LayerRow {
+                    name: layer.name.clone(),
+                    class: layer.class.clone(),
+                    output: None,
+                    weights: None,
+                };
+                config.layers.iter().map(row).collect()
+            }
+            (None, None) => Vec::new(),
+        }
+    }
+
+    fn planned(&self, plan: &Plan, number: usize, layer: &PlannedLayer) -> LayerRow {
+        let first_call = plan.steps().iter().find(|step| step.layer == number);
+        let output = first_call.and_then(|step| step.outputs.first()).and_then(|slot| plan.slot(*slot)).cloned();
+        let mut weights = Vec::new();
+        if let Some(entry) = plan.weights_of(layer) {
+            for weight in &entry.weights {
+                let name = entry.name(weight);
+                let loaded = self.report.iter().flat_map(|report| &report.loaded).find(|loaded| loaded.name == name);
+                weights.push(WeightRow {
+                    name,
+                    shape: weight.candle_shape(),
+                    layout: weight.layout.to_string(),
+                    keras_name: weight.keras,
+                    keras_shape: weight.shape.clone(),
+                    from: loaded.map(|loaded| loaded.from.clone()),
+                });
+            }
+        }
+        LayerRow { name: layer.path.clone(), class: layer.class.clone(), output, weights: Some(weights) }
+    }
+
+    fn parameters(&self) -> Option<usize> {
+        self.plan.as_ref()?;
+        self.layers().iter().map(LayerRow::parameters).sum()
+    }
+
+    /// How many bytes the loaded weights take in the file.
+    fn weight_bytes(&self) -> Option<usize> {
+        let of = |path: &str| {
+            let array = self.archive.arrays().array(path)?;
+            Some(array.shape().iter().product::<usize>() * array.dtype().ok()?.size())
+        };
+        self.report.as_ref()?.loaded.iter().map(|weight| of(&weight.from)).sum()
+    }
+
+    /// Path, shape and dtype of every array of the file.
+    fn arrays(&self) -> Vec<(&'a str, &'a [usize], Option<kandle::Dtype>)> {
+        let arrays = self.archive.arrays();
+        let known = arrays.paths().filter_map(|path| arrays.array(path));
+        known.map(|array| (array.path(), array.shape(), array.dtype().ok())).collect()
+    }
+
+    fn outputs(&self) -> Vec<(String, Spec)> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let named = |(number, slot): (usize, &usize)| Some((format!("output_{number}"), plan.slot(*slot)?.clone()));
+        plan.outputs().iter().enumerate().filter_map(named).collect()
+    }
+
+    fn inputs(&self) -> Vec<(String, Spec)> {
+        let inputs = self.plan.iter().flat_map(|plan| plan.inputs());
+        inputs.map(|input| (input.name.clone(), input.spec.clone())).collect()
+    }
+
+    fn text(&self) -> String {
+        let archive = self.archive;
+        let mut text = format!("{}: {}\n", archive.name(), archive.container().says());
+        // Writing to a String cannot fail, here and below.
+        if let Some(version) = archive.keras_version() {
+            let backend = archive.backend().map_or_else(String::new, |backend| format!(" on {}", shown(backend)));
+            let _ = writeln!(text, "written by Keras {}{backend}", shown(version));
+        }
+        match &self.config {
+            None => self.push_bare(&mut text),
+            Some(config) => self.push_model(&mut text, config),
+        }
+        text
+    }
+
+    fn push_bare(&self, text: &mut String) {
+        let arrays = self.arrays();
+        let row = |(path, sizes, dtype): &(&str, &[usize], Option<kandle::Dtype>)| {
+            [shown(path), shape(sizes), dtype.map_or_else(|| "?".to_owned(), |dtype| dtype.to_string())]
+        };
+        let rows: Vec<_> = arrays.iter().map(row).collect();
+        let _ = write!(text, "\n{}\n", table(["array", "shape", "dtype"], &rows));
+        let groups = arrays.iter().filter_map(|(path, _, _)| path.strip_suffix("/vars/0"));
+        let group = groups.into_iter().find(|group| group.starts_with("layers/")).unwrap_or("layers/dense");
+        let _ = write!(
+            text,
+            "The file does not say which layers these belong to. To load it, open the model as well:\n  \
+             kandle::Plan::new(&model.config()?)?.load(&weights, &device)?\n\
+             or say which layer is which, for each of them:\n  \
+             kandle::WeightMap::new(&[kandle::FileLayer::at(\"{}\").is(class, settings).of(sample_shape), …])?\n",
+            shown(group)
+        );
+    }
+
+    fn push_model(&self, text: &mut String, config: &ModelConfig) {
+        let _ = write!(text, "model \"{}\" ({})\n\n", shown(&config.name), shown(&config.class));
+        let layers = self.layers();
+        let unknown = || "?".to_owned();
+        let layer = |layer: &LayerRow| {
+            [
+                format!("{} ({})", shown(&layer.name), shown(&layer.class)),
+                layer.output.as_ref().map_or_else(unknown, |output| output.shape.to_string()),
+                layer.parameters().map_or_else(unknown, grouped),
+            ]
+        };
+        let rows: Vec<_> = layers.iter().map(layer).collect();
+        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters"], &rows));
+        let weight = |weight: &WeightRow| {
+            [
+                shown(&weight.name),
+                shape(&weight.shape),
+                weight.layout.clone(),
+                format!("{} {}", weight.keras_name, shape(&weight.keras_shape)),
+                weight.from.as_deref().map_or_else(unknown, shown),
+            ]
+        };
+        let rows: Vec<_> = layers.iter().flat_map(|layer| &layer.weights).flatten().map(weight).collect();
+        if !rows.is_empty() {
+            let _ = writeln!(text, "{}", table(["weight", "shape", "layout", "in Keras", "from"], &rows));
+        }
+        for (number, (name, spec)) in self.inputs().iter().enumerate() {
+            let _ = writeln!(text, "input_{number}: \"{}\" {} {}", shown(name), spec.shape, spec.dtype);
+        }
+        for (name, spec) in self.outputs() {
+            let _ = writeln!(text, "{name}: {} {}", spec.shape, spec.dtype);
+        }
+        match (self.parameters(), self.weight_bytes()) {
+            (Some(parameters), Some(bytes)) => {
+                let _ = writeln!(text, "parameters: {} ({} bytes)", grouped(parameters), grouped(bytes));
+            }
+            (Some(parameters), None) => {
+                let _ = writeln!(text, "parameters: {}", grouped(parameters));
+            }
+            (None, _) => {
+                let arrays = self.arrays();
+                let numbers: usize = arrays.iter().map(|array| array.1.iter().product::<usize>()).sum();
+                let _ = writeln!(text, "the file has {} arrays, {} numbers", grouped(arrays.len()), grouped(numbers));
+            }
+        }
+        self.push_ignored(text, config);
+        for problem in &self.problems {
+            let _ = writeln!(text, "{}: {problem}", word(problem.kind));
+        }
+    }
+
+    fn push_ignored(&self, text: &mut String, config: &ModelConfig) {
+        if config.compiled {
+            text.push_str("ignored: training configuration\n");
+        }
+        for (group, arrays) in self.report.iter().flat_map(|report| &report.ignored) {
+            let _ = writeln!(text, "ignored: {}, {arrays} arrays", shown(group));
+        }
+    }
+
+    /// The same in JSON, the texts of the file as they are.
+    fn json(&self) -> Value {
+        let archive = self.archive;
+        let specs = |specs: Vec<(String, Spec)>| -> Value {
+            let spec = |(name, spec): &(String, Spec)| json!({"name": name, "shape": spec.shape.0, "dtype": spec.dtype.name()});
+            specs.iter().map(spec).collect()
+        };
+        let weight = |weight: &WeightRow| {
+            json!({
+                "name": weight.name,
+                "shape": weight.shape,
+                "layout": weight.layout,
+                "keras_name": weight.keras_name,
+                "keras_shape": weight.keras_shape,
+                "from": weight.from,
+            })
+        };
+        let layer = |layer: &LayerRow| {
+            json!({
+                "name": layer.name,
+                "class": layer.class,
+                "output_shape": layer.output.as_ref().map(|output| &output.shape.0),
+                "parameters": layer.parameters(),
+                "weights": layer.weights.as_ref().map(|weights| weights.iter().map(weight).collect::<Value>()),
+            })
+        };
+        let array = |(path, shape, dtype): &(&str, &[usize], Option<kandle::Dtype>)| json!({"path": path, "shape": shape, "dtype": dtype.map(kandle::Dtype::name)});
+        let ignored = |group: &(String, usize)| json!({"name": group.0, "arrays": group.1});
+        let problem = |problem: &Problem| json!({"kind": word(problem.kind), "at": problem.at, "what": problem.what});
+        json!({
+            "file": archive.name(),
+            "container": container(archive.container()),
+            "keras_version": archive.keras_version(),
+            "backend": archive.backend(),
+            "model": self.config.as_ref().map(|config| json!({"class": config.class, "name": config.name})),
+            "runs": self.runs(),
+            "inputs": self.plan.as_ref().map(|_| specs(self.inputs())),
+            "outputs": self.plan.as_ref().map(|_| specs(self.outputs())),
+            "layers": self.config.as_ref().map(|_| self.layers().iter().map(layer).collect::<Value>()),
+            "parameters": self.parameters(),
+            "weight_bytes": self.weight_bytes(),
+            "arrays": self.arrays().iter().map(array).collect::<Value>(),
+            "ignored": self.config.as_ref().map(|config| json!({
+                "training_configuration": config.compiled,
+                "groups": self.report.as_ref().map(|report| report.ignored.iter().map(ignored).collect::<Value>()),
+            })),
+            "problems": self.problems.iter().map(problem).collect::<Value>(),
+        })
+    }
+}
+
+fn container(container: Container) -> &'static str {
+    match container {
+        Container::Keras => "keras",
+        Container::Weights => "weights",
+        Container::Legacy => "legacy",
+        _ => "other",
+    }
+}
+
+/// What kind of problem it is, in words.
+fn word(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unsupported => "not supported",
+        ErrorKind::Damaged => "damaged",
+        ErrorKind::Limit => "over a limit",
+        ErrorKind::Missing => "missing",
+        ErrorKind::Invalid => "not valid",
+        ErrorKind::Weights => "weights do not fit",
+        _ => "error",
+    }
+}

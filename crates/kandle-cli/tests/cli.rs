@@ -1,0 +1,474 @@
+//! The program as users run it: what it prints, what it writes, and how it exits.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "these are tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kandle::parity::{Array, Case, compare};
+use kandle::{Archive, Limits};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const EXAMPLE: &str = "reference_outputs/example3/4x16";
+const MODEL: &str = "reference_outputs/example3/4x16/model.keras";
+
+/// What one run gave.
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs kandle in the root of the workspace.
+fn kandle(args: &[&str]) -> Ran {
+    let ran = Command::new(env!("CARGO_BIN_EXE_kandle")).args(args).current_dir(root()).output().unwrap();
+    Ran {
+        code: ran.status.code().unwrap(),
+        out: String::from_utf8(ran.stdout).unwrap(),
+        err: String::from_utf8(ran.stderr).unwrap(),
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The object that `out` is.
+fn object(out: &str) -> Value {
+    serde_json::from_str(out).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A copy of the case `name` that a test may change.
+fn copied(name: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let case = folder.path().join("a_case");
+    fs::create_dir(&case).unwrap();
+    for entry in fs::read_dir(root().join(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), case.join(entry.file_name())).unwrap();
+    }
+    (folder, case)
+}
+
+/// Changes keys of the case.json in `case`.
+fn edit(case: &Path, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let file = case.join("case.json");
+    let mut json = object(&fs::read_to_string(&file).unwrap());
+    change(json.as_object_mut().unwrap());
+    fs::write(file, json.to_string()).unwrap();
+}
+
+/// Flips one bit of the exponent of the first stored number of the array `path` in the file `file`.
+fn flip_a_bit(file: &Path, path: &str) {
+    let numbers = {
+        let archive = Archive::open(file, &Limits::default()).unwrap();
+        archive.arrays().array(path).unwrap().bytes().unwrap().into_owned()
+    };
+    let mut bytes = fs::read(file).unwrap();
+    let at: Vec<usize> = (0..=bytes.len() - numbers.len()).filter(|at| bytes[*at..].starts_with(&numbers)).collect();
+    assert_eq!(at.len(), 1, "the numbers of {path} must stand in the file once");
+    bytes[at[0] + 2] ^= 0x80;
+    fs::write(file, bytes).unwrap();
+}
+
+/// The one tensor `output_0` of a safetensors file.
+fn output(file: &Path) -> Array {
+    let bytes = fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.names(), ["output_0"]);
+    let view = tensors.tensor("output_0").unwrap();
+    Array::new(view.dtype(), view.shape().to_vec(), view.data().to_vec()).unwrap()
+}
+
+#[test]
+fn help_and_version_are_for_newcomers() {
+    let help = kandle(&["--help"]);
+    assert_eq!(help.code, 0);
+    for word in ["inspect", "verify", "infer", "Exit codes: 0 all is well"] {
+        assert!(help.out.contains(word), "{}", help.out);
+    }
+    for (verb, example) in [
+        ("inspect", "Example:\n  kandle inspect model.keras"),
+        ("verify", "Example:\n  kandle verify reference_outputs"),
+        ("infer", "Examples:\n  kandle infer model.keras --input ids.npy --out ys.safetensors"),
+    ] {
+        let help = kandle(&[verb, "--help"]);
+        assert!(help.out.contains(example), "{}", help.out);
+    }
+    assert_eq!(kandle(&["--version"]).out, format!("kandle {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2() {
+    for args in [&[][..], &["nothing"], &["verify"], &["verify", EXAMPLE, "--with", "magic"], &["infer", MODEL]] {
+        assert_eq!(kandle(args).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn verify_prints_a_line_a_case_and_counts_them_last() {
+    let ran = kandle(&["verify", "reference_outputs/reshaping/Reshape/plain"]);
+    let expected = "ok       reference_outputs/reshaping/Reshape/plain  worst 0, allowed 0, truth ratio 0.00\n\
+                    1 passed, 0 failed, 0 refused, 0 expected\n";
+    assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.code), (expected, "", 0));
+
+    let ran = kandle(&["verify", "--with", "model", "reference_outputs/example3"]);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(lines[0].starts_with("ok       reference_outputs/example3/2x3  worst "), "{}", ran.out);
+    assert!(lines[1].starts_with("ok       reference_outputs/example3/4x16  worst "), "{}", ran.out);
+    assert_eq!(lines[2..], ["2 passed, 0 failed, 0 refused, 0 expected"]);
+    assert_eq!((ran.err.as_str(), ran.code), ("", 0));
+}
+
+#[test]
+fn verify_json_is_an_object_a_line() {
+    let ran = kandle(&["verify", "--json", "reference_outputs/example3"]);
+    let lines: Vec<Value> = ran.out.lines().map(object).collect();
+    assert_eq!(lines.len(), 3, "{}", ran.out);
+    for (line, case) in lines.iter().zip(["reference_outputs/example3/2x3", "reference_outputs/example3/4x16"]) {
+        let mut keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let expected =
+            ["allowed", "case", "files", "keras_error", "reason", "truth_error", "truth_ratio", "verdict", "worst"];
+        assert_eq!(keys, expected);
+        assert_eq!((&line["case"], &line["verdict"], &line["reason"]), (&json!(case), &json!("ok"), &Value::Null));
+        assert_eq!(line["files"], json!(["model.keras", "model.h5", "model.weights.h5"]));
+        assert!(line["worst"].as_f64() <= line["allowed"].as_f64() && line["truth_ratio"].as_f64() <= Some(2.0));
+    }
+    assert_eq!(lines[2], json!({"passed": 2, "failed": 0, "refused": 0, "expected": 0}));
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn verify_prints_many_cases_in_order() {
+    let ran = kandle(&["verify", "reference_outputs/reshaping", "reference_outputs/activations", "--json"]);
+    let cases: Vec<PathBuf> =
+        ran.out.lines().filter_map(|line| object(line)["case"].as_str().map(PathBuf::from)).collect();
+    assert!(cases.len() > 20 && cases.is_sorted(), "{cases:?}");
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn a_wrong_weight_fails_and_stderr_says_all() {
+    let (_folder, case) = copied(EXAMPLE);
+    flip_a_bit(&case.join("model.weights.h5"), "layers/dense/vars/1");
+    // A wrong number is never excused.
+    fs::write(case.with_file_name("may_refuse"), "a_case\n").unwrap();
+    let ran = kandle(&["verify", text(&case), "--may-refuse", text(&case.with_file_name("may_refuse"))]);
+    let line = ran.out.lines().next().unwrap();
+    assert!(line.starts_with(&format!("FAIL     {}  worst ", case.display())), "{line}");
+    assert!(line.contains("model.weights.h5: dense (Dense, isolated): "), "{line}");
+    assert_eq!(ran.out.lines().skip(1).collect::<Vec<_>>(), ["0 passed, 1 failed, 0 refused, 0 expected"]);
+    assert!(ran.err.starts_with("a_case (model.weights.h5): FAIL: "), "{}", ran.err);
+    assert!(ran.err.contains("\na_case › dense (Dense, isolated): "), "{}", ran.err);
+    assert_eq!(ran.code, 1);
+
+    let object = object(kandle(&["verify", text(&case), "--json"]).out.lines().next().unwrap());
+    assert_eq!(object["verdict"], "fail");
+    assert!(object["reason"].as_str().unwrap().starts_with("model.weights.h5: dense (Dense, isolated): "));
+}
+
+#[test]
+fn a_damaged_file_fails() {
+    let (_folder, case) = copied(EXAMPLE);
+    let file = case.join("model.keras");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let ran = kandle(&["verify", text(&case)]);
+    assert!(ran.out.starts_with(&format!("FAIL     {}", case.display())), "{}", ran.out);
+    assert!(ran.out.ends_with("\n0 passed, 1 failed, 0 refused, 0 expected\n"), "{}", ran.out);
+    assert_eq!(ran.code, 1);
+}
+
+#[test]
+fn a_refusal_counts_unless_it_may_be() {
+    let says = "layer \"conv2d\" (Conv2D): this layer class is not supported";
+    let ran = kandle(&["verify", "reference_outputs/refused/conv"]);
+    assert!(ran.out.starts_with("expected reference_outputs/refused/conv  model.keras: "), "{}", ran.out);
+    assert!(ran.out.contains(says) && ran.out.ends_with("\n0 passed, 0 failed, 0 refused, 1 expected\n"));
+    assert_eq!(ran.code, 0);
+
+    let (folder, case) = copied("reference_outputs/refused/conv");
+    edit(&case, |json| drop(json.remove("expect")));
+    let ran = kandle(&["verify", text(&case)]);
+    assert!(ran.out.starts_with(&format!("REFUSED  {}  model.keras: ", case.display())), "{}", ran.out);
+    assert!(ran.out.contains(says) && ran.out.ends_with("\n0 passed, 0 failed, 1 refused, 0 expected\n"));
+    assert_eq!(ran.code, 1);
+
+    let list = folder.path().join("may_refuse");
+    for (prefixes, code, summary) in [
+        ("# these\na_case # for now\n", 0, "0 passed, 0 failed, 0 refused, 1 expected"),
+        ("another\n", 1, "0 passed, 0 failed, 1 refused, 0 expected"),
+    ] {
+        fs::write(&list, prefixes).unwrap();
+        let ran = kandle(&["verify", "--may-refuse", text(&list), text(&case)]);
+        assert_eq!((ran.out.lines().last().unwrap(), ran.code), (summary, code));
+    }
+    let ran = kandle(&["verify", "--may-refuse", "not/there", text(&case)]);
+    assert!(ran.err.starts_with("error: not/there: cannot read: ") && ran.code == 1, "{}", ran.err);
+}
+
+#[test]
+fn a_path_without_a_case_is_an_error_and_the_others_run() {
+    let ran = kandle(&["verify", "crates/kandle-cli/src", "reference_outputs/reshaping/Reshape/plain"]);
+    assert!(ran.err.starts_with("error: crates/kandle-cli/src: expected a case "), "{}", ran.err);
+    assert!(ran.out.ends_with("\n1 passed, 0 failed, 0 refused, 0 expected\n"), "{}", ran.out);
+    assert_eq!(ran.code, 1);
+    let ran = kandle(&["verify", "not/there"]);
+    assert_eq!((ran.out.as_str(), ran.code), ("0 passed, 0 failed, 0 refused, 0 expected\n", 1));
+}
+
+#[test]
+fn inspect_prints_layers_weights_and_totals() {
+    let ran = kandle(&["inspect", MODEL]);
+    let expected = "\
+reference_outputs/example3/4x16/model.keras: a .keras file: configuration and weights
+written by Keras 3.15.1
+model \"example3\" (Sequential)
+
+layer (class)          output shape       parameters
+embedding (Embedding)  (None, None, 128)     128,000
+dense (Dense)          (None, None, 64)        8,256
+
+weight            shape        layout      in Keras                from
+embedding.weight  (1000, 128)  as is       embeddings (1000, 128)  layers/embedding/vars/0
+dense.weight      (64, 128)    transposed  kernel (128, 64)        layers/dense/vars/0
+dense.bias        (64,)        as is       bias (64,)              layers/dense/vars/1
+
+input_0: \"input_layer\" (None, None) int32
+output_0: (None, None, 64) float32
+parameters: 136,256 (545,024 bytes)
+";
+    assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.code), (expected, "", 0));
+    let legacy = kandle(&["inspect", &format!("{EXAMPLE}/model.h5")]).out;
+    assert!(legacy.contains("\nwritten by Keras 3.15.1 on tensorflow\n"), "{legacy}");
+    assert!(legacy.contains("model_weights/dense/"), "{legacy}");
+}
+
+#[test]
+fn inspect_json_has_the_documented_keys() {
+    let ran = kandle(&["inspect", "--json", MODEL]);
+    assert_eq!((ran.out.lines().count(), ran.code), (1, 0));
+    let object = object(&ran.out);
+    let help = kandle(&["inspect", "--help"]).out;
+    for key in object.as_object().unwrap().keys() {
+        assert!(help.contains(key.as_str()), "{key} is not in --help");
+    }
+    assert_eq!((&object["parameters"], &object["weight_bytes"]), (&json!(136_256), &json!(545_024)));
+    assert_eq!((&object["runs"], &object["container"]), (&json!(true), &json!("keras")));
+    assert_eq!(object["inputs"], json!([{"name": "input_layer", "shape": [null, null], "dtype": "int32"}]));
+    assert_eq!(object["outputs"], json!([{"name": "output_0", "shape": [null, null, 64], "dtype": "float32"}]));
+    assert_eq!(object["layers"][1]["parameters"], 8256);
+    let kernel = json!({
+        "name": "dense.weight", "shape": [64, 128], "layout": "transposed",
+        "keras_name": "kernel", "keras_shape": [128, 64], "from": "layers/dense/vars/0",
+    });
+    assert_eq!(object["layers"][1]["weights"][0], kernel);
+    assert_eq!((object["arrays"].as_array().unwrap().len(), &object["problems"]), (3, &json!([])));
+}
+
+#[test]
+fn inspect_lists_what_cannot_be_run() {
+    let ran = kandle(&["inspect", "reference_outputs/refused/conv/model.keras"]);
+    for line in ["conv2d (Conv2D) ", "dense (Dense) "] {
+        assert!(ran.out.contains(&format!("\n{line}")), "{}", ran.out);
+    }
+    for class in ["conv2d\" (Conv2D)", "lstm\" (LSTM)"] {
+        let line = format!("\nnot supported: layer \"{class}: this layer class is not supported\n");
+        assert!(ran.out.contains(&line), "{}", ran.out);
+    }
+    assert_eq!((ran.err.as_str(), ran.code), ("", 0));
+
+    let object = object(&kandle(&["inspect", "reference_outputs/refused/conv/model.keras", "--json"]).out);
+    let classes: Vec<_> = object["layers"].as_array().unwrap().iter().map(|layer| &layer["class"]).collect();
+    assert!(classes.contains(&&json!("Conv2D")) && classes.contains(&&json!("Dense")));
+    assert_eq!((&object["runs"], &object["parameters"]), (&json!(false), &Value::Null));
+    assert_eq!(object["problems"][0]["kind"], "not supported");
+}
+
+#[test]
+fn inspect_tells_how_to_load_bare_weights() {
+    let ran = kandle(&["inspect", &format!("{EXAMPLE}/model.weights.h5")]);
+    assert!(ran.out.contains("\nlayers/dense/vars/0      (128, 64)    float32\n"), "{}", ran.out);
+    assert!(ran.out.contains("kandle::FileLayer::at(\"layers/dense\")"), "{}", ran.out);
+    assert_eq!(ran.code, 0);
+    assert_eq!(kandle(&["inspect", "Cargo.toml"]).code, 1);
+    let ran = kandle(&["inspect", "not/there.keras"]);
+    assert!(ran.err.starts_with("error: not/there.keras: cannot read: ") && ran.code == 1, "{}", ran.err);
+}
+
+#[test]
+fn inspect_reports_weights_that_do_not_fit() {
+    let (_folder, case) = copied(EXAMPLE);
+    let swapped = case.join("swapped.keras");
+    let other = root().join("reference_outputs/refused/conv/model.weights.h5");
+    swap_weights(&case.join("model.keras"), &other, &swapped);
+    let ran = kandle(&["inspect", text(&swapped)]);
+    assert!(ran.out.contains("\nweights do not fit: layer \"embedding\" (Embedding): "), "{}", ran.out);
+    assert!(ran.out.contains("dense (Dense) "), "{}", ran.out);
+    assert_eq!((ran.err.as_str(), ran.code), ("", 0));
+}
+
+/// Writes the `.keras` file `from` to `to` with the weights of another model: stored members, as Keras writes them.
+fn swap_weights(from: &Path, weights: &Path, to: &Path) {
+    let mut zip = zip::ZipArchive::new(fs::File::open(from).unwrap()).unwrap();
+    let mut out = zip::ZipWriter::new(fs::File::create(to).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for number in 0..zip.len() {
+        let mut member = zip.by_index(number).unwrap();
+        let name = member.name().unwrap().to_string();
+        out.start_file(&name, options).unwrap();
+        if name == "model.weights.h5" {
+            std::io::copy(&mut fs::File::open(weights).unwrap(), &mut out).unwrap();
+        } else {
+            std::io::copy(&mut member, &mut out).unwrap();
+        }
+    }
+    out.finish().unwrap();
+}
+
+#[test]
+fn infer_runs_a_case_on_its_own_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("ys.safetensors");
+    for name in [EXAMPLE, "reference_outputs/core/Dense"] {
+        let case = kandle::parity::find_cases(root().join(name)).unwrap().remove(0);
+        let ran = kandle(&["infer", text(&case), "--out", text(&out)]);
+        assert_eq!((ran.err.as_str(), ran.code), ("", 0));
+        let case = Case::open(&case).unwrap();
+        let keras = case.output(0).unwrap();
+        let verdict = compare(&output(&out), keras, case.tolerance_of(0));
+        assert!(verdict.passed(), "{verdict}");
+    }
+    let ran = kandle(&["infer", "--out", text(&out), EXAMPLE]);
+    assert_eq!(ran.out, "output_0 (4, 16, 64) float32\n");
+}
+
+#[test]
+fn infer_runs_bare_weights_with_the_model_beside_them() {
+    let (folder, case) = copied(EXAMPLE);
+    let all = folder.path().join("all.npy");
+    assert_eq!(kandle(&["infer", text(&case), "--out", text(&all)]).code, 0);
+    edit(&case, |json| drop(json.insert("files".to_owned(), json!(["model.weights.h5"]))));
+    let bare = folder.path().join("bare.npy");
+    assert_eq!(kandle(&["infer", text(&case), "--out", text(&bare)]).code, 0);
+    assert_eq!(fs::read(all).unwrap(), fs::read(bare).unwrap());
+}
+
+#[test]
+fn every_kind_of_input_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("list.json"), "[[0, 999, 5]]").unwrap();
+    fs::write(at("named.json"), "{\"input_layer\": [[0, 999, 5]]}").unwrap();
+    let ids: Vec<u8> = [0i32, 999, 5].iter().flat_map(|id| id.to_le_bytes()).collect();
+    // As numpy.save writes it.
+    let header = format!("{:<117}\n", "{'descr': '<i4', 'fortran_order': False, 'shape': (1, 3), }");
+    fs::write(at("ids.npy"), [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), &ids].concat()).unwrap();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::I32, vec![1, 3], &ids).unwrap();
+    fs::write(at("ids.safetensors"), safetensors::serialize([("input_0", view)], None).unwrap()).unwrap();
+
+    let path = |name: &str| text(&at(name)).to_owned();
+    let named = |input: &str, name: &str| format!("{input}={}", path(name));
+    let mut all = Vec::new();
+    for input in [
+        path("list.json"),
+        path("named.json"),
+        path("ids.npy"),
+        path("ids.safetensors"),
+        named("input_layer", "ids.npy"),
+        named("input_0", "list.json"),
+        named("input_layer", "ids.safetensors"),
+    ] {
+        let out = at("ys.safetensors");
+        let ran = kandle(&["infer", MODEL, "--input", &input, "--out", text(&out)]);
+        assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.code), ("output_0 (1, 3, 64) float32\n", "", 0), "{input}");
+        all.push(fs::read(&out).unwrap());
+        fs::remove_file(&out).unwrap();
+    }
+    assert!(all.iter().all(|bytes| *bytes == all[0]));
+
+    // And every kind of output holds the same numbers.
+    for name in ["ys.npy", "ys.json", "ys.safetensors"] {
+        let ran = kandle(&["infer", MODEL, "--input", &path("ids.npy"), "--out", &path(name)]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    let ys = output(&at("ys.safetensors"));
+    assert!(fs::read(at("ys.npy")).unwrap().ends_with(ys.bytes()));
+    let json = object(&fs::read_to_string(at("ys.json")).unwrap());
+    let flat = json["output_0"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    let numbers: Vec<f32> =
+        flat.flat_map(|row| row.as_array().unwrap()).map(|number| number.as_f64().unwrap() as f32).collect();
+    assert_eq!(Array::from_slice(&numbers, &[1, 3, 64]).unwrap(), ys);
+}
+
+#[test]
+fn infer_says_what_is_wrong_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&folder.path().join(name)).to_owned();
+    fs::write(at("ids.json"), "[[5, 1000]]").unwrap();
+    fs::write(at("ragged.json"), "[[5, 6], [7]]").unwrap();
+    fs::write(at("good.json"), "[[5]]").unwrap();
+    fs::write(at("two.json"), "{\"input_0\": [[5]], \"other\": [[6]]}").unwrap();
+    fs::write(at("deep.json"), "[[[[5]]]]").unwrap();
+    let before = fs::read_dir(folder.path()).unwrap().count();
+    let out = at("ys.safetensors");
+    let named = |name: &str, file: &str| format!("{name}={}", at(file));
+    let cases: [(&[&str], String); 9] = [
+        (
+            &["--input", &at("ids.json")],
+            "layer \"embedding\" (Embedding): id 1000 at [0, 1] is not in the vocabulary: ids go from 0 to 999"
+                .to_owned(),
+        ),
+        (&[], "no input for \"input_layer\" (input_0): give it with --input [NAME=]FILE".to_owned()),
+        (
+            &["--input", &named("ids", "good.json")],
+            format!("{}: no input is called \"ids\": the model has \"input_layer\" (input_0)", at("good.json")),
+        ),
+        (
+            &["--input", &at("two.json")],
+            format!("{}: no input is called \"other\": the model has \"input_layer\" (input_0)", at("two.json")),
+        ),
+        (
+            &["--input", &named("input_0", "two.json")],
+            format!("{}: expected one tensor for {}, found 2", at("two.json"), named("input_0", "two.json")),
+        ),
+        (
+            &["--input", &at("good.json"), "--input", &named("input_0", "good.json")],
+            format!("{}: input \"input_layer\" is given twice", at("good.json")),
+        ),
+        (
+            &["--input", &at("ragged.json")],
+            format!("{}: a ragged list: at [1]: expected 2 entries as before, found 1", at("ragged.json")),
+        ),
+        (&["--input", &at("deep.json")], "input \"input_layer\": expected (None, None), found [1, 1, 1, 1]".to_owned()),
+        (&["--input", "ids.txt"], "ids.txt: expected a name that ends in .safetensors, .npy or .json".to_owned()),
+    ];
+    for (args, says) in &cases {
+        let ran = kandle(&[&["infer", MODEL, "--out", &out], *args].concat());
+        assert_eq!((ran.err.as_str(), ran.out.as_str(), ran.code), (&*format!("error: {says}\n"), "", 1), "{args:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before, "{args:?}");
+    }
+    for out in [at("ys.txt"), at("not/there/ys.json"), at("")] {
+        assert_eq!(kandle(&["infer", EXAMPLE, "--out", &out]).code, 1, "{out}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before, "{out}");
+    }
+}
+
+#[test]
+fn a_refused_model_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("ys.npy");
+    let ran = kandle(&["infer", "reference_outputs/refused/conv", "--out", text(&out)]);
+    assert!(ran.err.starts_with("error: reference_outputs/refused/conv/model.keras: 2 problems\n"), "{}", ran.err);
+    assert!(ran.code == 1 && !out.exists());
+}
