@@ -25,8 +25,6 @@ const DTYPES: [(Dtype, kandle_parity::Dtype); 13] = [
 ];
 
 /// Judges every file of the case in the folder `path`.
-///
-/// A `.weights.h5` is loaded into the model that `model.keras` beside it describes.
 #[must_use]
 pub fn verify(path: impl AsRef<Path>) -> CaseReport {
     let path = path.as_ref();
@@ -44,7 +42,7 @@ pub fn verify(path: impl AsRef<Path>) -> CaseReport {
 /// Judges one file of a case: loads it, runs it on the case's inputs, and compares every recorded layer and the outputs.
 #[must_use]
 pub fn judge(case: &Case, file: &str) -> Outcome {
-    match load(case, file) {
+    match load_recorded(case, file) {
         Ok(model) => Outcome::Judged(check(case, file, &Judged(&model))),
         Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),
         Err(error) => Outcome::Broken(reason(&error)),
@@ -56,7 +54,11 @@ fn reason(error: &Error) -> String {
     error.problems().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn load(case: &Case, file: &str) -> Result<Model> {
+/// The model in one file of a case. A `.weights.h5` is loaded into the model that `model.keras` beside it describes.
+///
+/// # Errors
+/// As [`Archive::open`], [`Plan::new`] and [`Plan::load`].
+pub fn load_recorded(case: &Case, file: &str) -> Result<Model> {
     let open = |file: &str| Archive::open(case.path.join(file), &Limits::default());
     let archive = open(file)?;
     if archive.container() != Container::Weights {

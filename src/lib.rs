@@ -2,7 +2,7 @@
 
 mod judge;
 
-pub use judge::{Judged, array, judge, value, verify};
+pub use judge::{Judged, array, judge, load_recorded, value, verify};
 pub use kandle_format::{
     Archive, Array as StoredArray, Bytes, Container, Dtype, Error, ErrorKind, Hdf5File, LayerConfig, Limits,
     ModelConfig, Problem, Result, json, nearest, shown,

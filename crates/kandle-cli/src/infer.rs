@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use kandle::parity::{Array, Case};
-use kandle::{Archive, Container, Input, Limits, Model, Plan, shown};
+use kandle::{Input, Model, shown};
 
 use crate::tensors::{self, Format};
 use crate::{Failure, terminal};
@@ -71,15 +71,7 @@ fn open(path: &Path) -> Result<(Model, Option<Vec<Array>>), Failure> {
     }
     let case = Case::open(path)?;
     let file = case.files.first().ok_or("the case has no model file")?;
-    let archive = Archive::open(path.join(file), &Limits::default())?;
-    let model = if archive.container() == Container::Weights {
-        let described = Archive::open(path.join("model.keras"), &Limits::default())?;
-        let plan = Plan::new(&described.config()?).map_err(|error| error.in_file(described.name()))?;
-        let (vars, _) = plan.load(&archive, &Device::Cpu)?;
-        plan.with(&vars)?
-    } else {
-        Model::from_archive(&archive, &Device::Cpu)?.0
-    };
+    let model = kandle::load_recorded(&case, file)?;
     Ok((model, Some(case.input_arrays())))
 }
 

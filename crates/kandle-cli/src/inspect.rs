@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use candle_core::Device;
 use kandle::json::Value;
 use kandle::{
     Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, PlannedLayer, Problem, Spec, shown,
@@ -107,8 +106,8 @@ impl<'a> Inspected<'a> {
         let config = archive.config()?;
         match Plan::new(&config) {
             Ok(plan) => {
-                match plan.load(archive, &Device::Cpu) {
-                    Ok((_, report)) => inspected.report = Some(report),
+                match plan.weights().check(archive) {
+                    Ok(report) => inspected.report = Some(report),
                     Err(error) => inspected.problems = error.problems().cloned().collect(),
                 }
                 inspected.plan = Some(plan);

@@ -57,14 +57,15 @@ impl fmt::Display for Layout {
     }
 }
 
-/// The transpose of a row-major matrix of `shape` (rows, columns), in blocks that stay in the cache.
+/// The transpose of a row-major matrix of `shape` (rows, columns), some rows at a time so that both sides stay in the cache.
 fn transposed<T: Copy>(numbers: &[T], shape: &[usize]) -> Vec<T> {
-    const BLOCK: usize = 16;
-    let columns = shape.last().copied().unwrap_or(1).max(1);
-    let mut out = Vec::with_capacity(numbers.len());
-    for first in (0..columns).step_by(BLOCK) {
-        for column in first..(first + BLOCK).min(columns) {
-            out.extend(numbers.iter().skip(column).step_by(columns).copied());
+    const BLOCK: usize = 64;
+    let (Some(first), [rows, columns]) = (numbers.first(), shape) else { return numbers.to_vec() };
+    let mut out = vec![*first; numbers.len()];
+    for (block, some_rows) in numbers.chunks(columns * BLOCK).enumerate() {
+        for (column, out) in out.chunks_exact_mut(*rows).enumerate() {
+            let place = out.iter_mut().skip(block * BLOCK);
+            place.zip(some_rows.iter().skip(column).step_by(*columns)).for_each(|(out, number)| *out = *number);
         }
     }
     out
@@ -76,11 +77,11 @@ mod tests {
 
     #[test]
     fn a_kernel_is_transposed_and_comes_back_bit_for_bit() {
-        let keras: Vec<u32> = (0..2 * 37).map(|bits| bits * 0x0123_4567).collect();
+        let keras: Vec<u32> = (0..130 * 37).map(|bits| bits * 0x0123_4567).collect();
         for (layout, shape, candle_shape) in [
-            (Layout::AsIs, [2, 37], [2, 37]),
-            (Layout::Transposed, [2, 37], [37, 2]),
-            (Layout::Transposed, [37, 2], [2, 37]),
+            (Layout::AsIs, [130, 37], [130, 37]),
+            (Layout::Transposed, [130, 37], [37, 130]),
+            (Layout::Transposed, [37, 130], [130, 37]),
         ] {
             let candle = layout.to_candle(keras.clone(), &shape);
             assert_eq!(layout.candle_shape(&shape), candle_shape);

@@ -68,8 +68,7 @@ impl Found<'_> {
     /// The numbers in candle's layout.
     fn read(&self) -> Result<Vec<f32>> {
         let bytes = self.array.bytes()?;
-        let numbers =
-            bytes.chunks_exact(4).filter_map(|number| number.try_into().ok()).map(f32::from_le_bytes).collect();
+        let numbers = bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
         Ok(self.weight.layout.to_candle(numbers, &self.weight.shape))
     }
 
@@ -107,6 +106,14 @@ pub fn load_weights(path: impl AsRef<Path>, vars: &VarMap) -> Result<LoadReport>
 }
 
 impl WeightMap {
+    /// What [`load_into`](Self::load_into) would load from `archive`, every weight found and checked, none read.
+    ///
+    /// # Errors
+    /// Everything that is missing, left over or of another shape or dtype, together.
+    pub fn check(&self, archive: &Archive) -> Result<LoadReport> {
+        load(self, archive, |_| Ok(())).map(|((), report)| report)
+    }
+
     /// Fills the variables of `vars`, a model that was built before its weights were there. In one transaction: every
     /// variable gets its weight, or none is touched and the error says all that is wrong.
     ///

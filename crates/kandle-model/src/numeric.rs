@@ -1,5 +1,7 @@
 //! The few places where candle and Keras count differently: dtypes candle lacks, casts, and precision.
 
+use std::ops::RangeInclusive;
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 use kandle_format::Dtype;
 
@@ -37,8 +39,8 @@ pub(crate) fn dtype_of(tensor: &Tensor) -> Result<Dtype> {
     })
 }
 
-/// `value` as Keras's `dtype`. Floats become integers by truncation toward zero, as in Keras; what has no integer
-/// (NaN, an infinity, a number beyond int64) is an error.
+/// `value` as Keras's `dtype`. Floats become integers by truncation toward zero, as in Keras; what the integer dtype does
+/// not have (NaN, an infinity, a number beyond its range) is an error, where Keras would give some other number.
 pub(crate) fn cast(value: &Value, dtype: Dtype) -> Result<Value> {
     if value.dtype == dtype {
         return Ok(value.clone());
@@ -47,23 +49,45 @@ pub(crate) fn cast(value: &Value, dtype: Dtype) -> Result<Value> {
         let tensor = value.tensor.ne(&value.tensor.zeros_like()?)?;
         return Ok(Value { tensor, dtype, mask: value.mask.clone() });
     }
-    if value.dtype.is_float() && !dtype.is_float() {
-        check_has_integers(&value.tensor)?;
+    if let Some(range) = range(dtype) {
+        check_fits(&value.tensor, dtype, &range)?;
     }
     let tensor = value.tensor.to_dtype(storage(dtype)?)?;
     Ok(Value { tensor, dtype, mask: value.mask.clone() })
 }
 
-fn check_has_integers(tensor: &Tensor) -> Result<()> {
-    // The largest power of two below which every f64 has an i64.
-    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-    let numbers = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    match numbers.iter().position(|number| number.is_nan() || number.abs() >= BEYOND) {
+/// The numbers of an integer dtype, as far as int64 has them.
+fn range(dtype: Dtype) -> Option<RangeInclusive<i64>> {
+    Some(match dtype {
+        Dtype::Int8 => i8::MIN.into()..=i8::MAX.into(),
+        Dtype::Int16 => i16::MIN.into()..=i16::MAX.into(),
+        Dtype::Int32 => i32::MIN.into()..=i32::MAX.into(),
+        Dtype::Int64 => i64::MIN..=i64::MAX,
+        Dtype::Uint8 => 0..=u8::MAX.into(),
+        Dtype::Uint16 => 0..=u16::MAX.into(),
+        Dtype::Uint32 => 0..=u32::MAX.into(),
+        Dtype::Uint64 => 0..=i64::MAX,
+        _ => return None,
+    })
+}
+
+fn check_fits(tensor: &Tensor, dtype: Dtype, range: &RangeInclusive<i64>) -> Result<()> {
+    let flat = tensor.flatten_all()?;
+    let outside = if tensor.dtype().is_float() {
+        // Twice this is the first power of two that no int64 reaches.
+        const HALF: f64 = (1_i64 << 62) as f64;
+        let fits = |number: &f64| number.abs() / 2.0 < HALF && range.contains(&(*number as i64));
+        let numbers = flat.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let outside = numbers.iter().enumerate().find(|(_, number)| !fits(number));
+        outside.map(|(flat, number)| (flat, number.to_string()))
+    } else {
+        let numbers = flat.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+        let outside = numbers.iter().enumerate().find(|(_, number)| !range.contains(number));
+        outside.map(|(flat, number)| (flat, number.to_string()))
+    };
+    match outside {
         None => Ok(()),
-        Some(flat) => {
-            let number = numbers.get(flat).copied().unwrap_or(f64::NAN);
-            bail!("{number} at {:?} has no integer", position(flat, tensor.dims()))
-        }
+        Some((flat, number)) => bail!("{number} at {:?} has no {dtype}", position(flat, tensor.dims())),
     }
 }
 
@@ -111,10 +135,18 @@ mod tests {
         let floats = |numbers: &[f32]| Value::new(Tensor::new(numbers, &Device::Cpu).unwrap(), Dtype::Float32);
         let ints = cast(&floats(&[1.9, -0.5, -1.9, 0.0]), Dtype::Int32).unwrap();
         assert_eq!(ints.tensor.to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap(), [1, 0, -1, 0]);
-        for wrong in [f32::NAN, f32::INFINITY, 1e30] {
-            let error = cast(&floats(&[0.0, wrong]), Dtype::Int32).unwrap_err().to_string();
-            assert!(error.contains("at [1] has no integer"), "{error}");
+        for wrong in [f32::NAN, f32::INFINITY, 1e30, 9_223_372_036_854_775_807.0] {
+            for dtype in [Dtype::Int32, Dtype::Int64] {
+                let error = cast(&floats(&[0.0, wrong]), dtype).unwrap_err().to_string();
+                assert!(error.contains(&format!("at [1] has no {dtype}")), "{error}");
+            }
         }
+        assert!(cast(&floats(&[-9_223_372_036_854_775_808.0]), Dtype::Int64).is_err(), "the edge is left to nobody");
+        let wide = Value::new(Tensor::new(&[1_i64, 1 << 32], &Device::Cpu).unwrap(), Dtype::Int64);
+        let error = cast(&wide, Dtype::Int32).unwrap_err().to_string();
+        assert!(error.contains("4294967296 at [1] has no int32"), "{error}");
+        let wrapped = Value::new(Tensor::new(&[u32::MAX], &Device::Cpu).unwrap(), Dtype::Uint32);
+        assert!(cast(&wrapped, Dtype::Int32).is_err(), "u32::MAX is not -1");
     }
 
     #[test]

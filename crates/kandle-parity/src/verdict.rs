@@ -175,7 +175,8 @@ pub(crate) fn measures(worst: Option<&Worst>, truth: Option<Truth>) -> String {
         parts.push(format!("worst {}, allowed {}", text::size(worst.difference), text::limit(worst.allowed)));
     }
     if let Some(truth) = truth {
-        parts.push(format!("truth ratio {:.2}", truth.truth_ratio));
+        let ratio = truth.truth_ratio;
+        parts.push(if ratio < 1e4 { format!("truth ratio {ratio:.2}") } else { format!("truth ratio {ratio:.1e}") });
     }
     parts.join(", ")
 }
