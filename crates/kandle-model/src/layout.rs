@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_kernel_is_transposed_and_comes_back_bit_for_bit() {
-        let keras: Vec<u32> = (0..130 * 37).map(|bits| bits * 0x0123_4567).collect();
+        let keras: Vec<u32> = (0..130 * 37_u32).map(|bits: u32| bits.wrapping_mul(0x0123_4567)).collect();
         for (layout, shape, candle_shape) in [
             (Layout::AsIs, [130, 37], [130, 37]),
             (Layout::Transposed, [130, 37], [37, 130]),

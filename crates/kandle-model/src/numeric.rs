@@ -87,7 +87,7 @@ fn check_fits(tensor: &Tensor, dtype: Dtype, range: &RangeInclusive<i64>) -> Res
     };
     match outside {
         None => Ok(()),
-        Some((flat, number)) => bail!("{number} at {:?} has no {dtype}", position(flat, tensor.dims())),
+        Some((flat, number)) => bail!("{number} at {:?} does not fit {dtype}", position(flat, tensor.dims())),
     }
 }
 
@@ -138,13 +138,13 @@ mod tests {
         for wrong in [f32::NAN, f32::INFINITY, 1e30, 9_223_372_036_854_775_807.0] {
             for dtype in [Dtype::Int32, Dtype::Int64] {
                 let error = cast(&floats(&[0.0, wrong]), dtype).unwrap_err().to_string();
-                assert!(error.contains(&format!("at [1] has no {dtype}")), "{error}");
+                assert!(error.contains(&format!("at [1] does not fit {dtype}")), "{error}");
             }
         }
         assert!(cast(&floats(&[-9_223_372_036_854_775_808.0]), Dtype::Int64).is_err(), "the edge is left to nobody");
         let wide = Value::new(Tensor::new(&[1_i64, 1 << 32], &Device::Cpu).unwrap(), Dtype::Int64);
         let error = cast(&wide, Dtype::Int32).unwrap_err().to_string();
-        assert!(error.contains("4294967296 at [1] has no int32"), "{error}");
+        assert!(error.contains("4294967296 at [1] does not fit int32"), "{error}");
         let wrapped = Value::new(Tensor::new(&[u32::MAX], &Device::Cpu).unwrap(), Dtype::Uint32);
         assert!(cast(&wrapped, Dtype::Int32).is_err(), "u32::MAX is not -1");
     }
