@@ -116,13 +116,13 @@ impl Archive {
                 format!("a zip, but not a Keras file: neither {CONFIG} nor {METADATA} is in it"),
             ));
         }
-        let metadata = zip.member(METADATA)?.ok_or_else(|| missing(METADATA))?;
+        let metadata = zip.member(METADATA, limits.json_bytes)?.ok_or_else(|| missing(METADATA))?;
         let metadata = json::parse(metadata.as_slice(), METADATA, limits)?;
         let version = metadata.get("keras_version").and_then(Value::as_str);
         let version = version.ok_or_else(|| Error::new(ErrorKind::Damaged, METADATA, "keras_version is missing"))?;
-        let config = zip.member(CONFIG)?.ok_or_else(|| missing(CONFIG))?;
+        let config = zip.member(CONFIG, limits.json_bytes)?.ok_or_else(|| missing(CONFIG))?;
         let config = json::parse(config.as_slice(), CONFIG, limits)?;
-        let weights = zip.member(WEIGHTS)?.ok_or_else(|| missing(WEIGHTS))?;
+        let weights = zip.member(WEIGHTS, limits.unpacked_bytes)?.ok_or_else(|| missing(WEIGHTS))?;
         Ok(Self {
             name: String::new(),
             container: Container::Keras,

@@ -64,7 +64,12 @@ impl ModelConfig {
         // Keras: old Sequential files have the list of layers itself as `config`.
         let (config, layers) = match envelope.config {
             Value::Array(layers) => (Map::new(), Some(layers)),
-            Value::Object(config) => (config.clone(), config.get("layers").and_then(Value::as_array)),
+            Value::Object(config) => match config.get("layers") {
+                // A user's own class may have no such list.
+                None => (config.clone(), None),
+                Some(Value::Array(layers)) => (config.clone(), Some(layers)),
+                Some(_) => return Err(damaged("layers is not a list")),
+            },
             _ => return Err(damaged("config is neither an object nor a list")),
         };
         let layers = layers.map(Vec::as_slice).unwrap_or_default();

@@ -1,6 +1,14 @@
 //! The one file that names the `hdf5` crate, with the checks that the crate leaves to its caller.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use hdf5::{AttrValue, ChunkIndex, Dataset, Datatype, DatatypeByteOrder, FormatError, Group, Layout, Source};
 
@@ -8,18 +16,26 @@ use crate::{Bytes, Dtype, Error, ErrorKind, Limits, Result, shown};
 
 /// The arrays and attributes of an HDF5 file, by path (`layers/dense/vars/0`, no leading slash).
 ///
-/// Only links to objects of the same file are followed: what a soft or external link names counts as missing.
+/// Only hard links are followed. What an external link names counts as missing; so does what a soft link names, or the
+/// file is refused, by the version of the group it is in. No other file is ever opened.
 pub struct Hdf5File {
     at: String,
     bytes: Bytes,
-    file: hdf5::File,
-    groups: BTreeMap<String, Group>,
+    allowance: Allowance,
+    /// The groups, each with its attributes once they were asked for.
+    groups: BTreeMap<String, (Group, OnceLock<Attributes>)>,
     arrays: BTreeMap<String, Stored>,
+    /// Bytes of all paths together.
+    named: u64,
     limits: Limits,
 }
 
+/// The attributes of a group, by name: `None` where one cannot be decoded; or why there are none.
+type Attributes = std::result::Result<BTreeMap<String, Option<AttrValue>>, String>;
+
 /// What the file says of one array; whether it can be read is asked when it is read.
 struct Stored {
+    dataset: Dataset,
     shape: Vec<usize>,
     dtype: std::result::Result<(Dtype, Order), String>,
 }
@@ -38,14 +54,22 @@ impl Hdf5File {
             let what = format!("not an HDF5 file: first bytes are {}", first_bytes(bytes.as_slice()));
             return Err(Error::new(ErrorKind::Damaged, at, what));
         }
-        let file = hdf5::File::from_source(Whole(bytes.clone())).map_err(|error| {
-            Error::new(ErrorKind::Damaged, at, format!("damaged HDF5: {}", shown(&error.to_string()))).caused_by(error)
-        })?;
-        let root = file.root();
-        let at = at.to_owned();
-        let mut opened =
-            Self { at, bytes, file, groups: BTreeMap::new(), arrays: BTreeMap::new(), limits: limits.clone() };
-        opened.list("", root, 0)?;
+        let allowance = Allowance::new(&bytes);
+        let source = Whole { bytes: bytes.clone(), allowance: allowance.clone() };
+        let mut opened = Self {
+            at: at.to_owned(),
+            bytes,
+            allowance,
+            groups: BTreeMap::new(),
+            arrays: BTreeMap::new(),
+            named: 0,
+            limits: limits.clone(),
+        };
+        with_room(|| {
+            let file = hdf5::File::from_source(source).map_err(|error| opened.damaged("", error))?;
+            opened.list("", file.root(), 0)
+        })
+        .unwrap_or_else(|| Err(Error::new(ErrorKind::Damaged, at, GAVE_UP)))?;
         Ok(opened)
     }
 
@@ -57,11 +81,13 @@ impl Hdf5File {
         }
         for (name, dataset) in group.iter_datasets().map_err(|error| self.damaged(path, error))? {
             let at = join(path, &name);
-            let stored = self.describe(&at, &dataset)?;
+            self.note_name(&at)?;
+            let stored = self.describe(&at, dataset)?;
             self.arrays.insert(at, stored);
         }
         let children = group.iter_groups().map_err(|error| self.damaged(path, error))?;
-        self.groups.insert(path.to_owned(), group);
+        self.note_name(path)?;
+        self.groups.insert(path.to_owned(), (group, OnceLock::new()));
         if self.groups.len().saturating_add(self.arrays.len()) > self.limits.objects {
             let what = format!("more than {} groups and arrays", self.limits.objects);
             return Err(self.wrong(ErrorKind::Limit, path, what));
@@ -72,16 +98,28 @@ impl Hdf5File {
         Ok(())
     }
 
+    /// Counts the bytes of a path. A name stands in the file once, so paths that add up to far more than the file is long
+    /// come from links that lead to the same objects over and over.
+    fn note_name(&mut self, path: &str) -> Result<()> {
+        let bytes = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        self.named = self.named.saturating_add(bytes(path.len()));
+        let most = bytes(self.bytes.as_slice().len()).saturating_mul(4).saturating_add(1 << 16);
+        if self.named > most {
+            return Err(self.wrong(ErrorKind::Limit, path, TOO_MUCH));
+        }
+        Ok(())
+    }
+
     /// Shape and dtype of the dataset at `path`.
-    fn describe(&self, path: &str, dataset: &Dataset) -> Result<Stored> {
+    fn describe(&self, path: &str, dataset: Dataset) -> Result<Stored> {
         let shape = dataset.shape().map_err(|error| self.damaged(path, error))?;
         let shape = shape.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>();
         let shape = shape.map_err(|_| self.wrong(ErrorKind::Limit, path, "an axis too large to address"))?;
         let dtype = match dataset.datatype() {
-            Ok(datatype) => dtype_of(&datatype, dataset),
+            Ok(datatype) => dtype_of(&datatype, &dataset),
             Err(error) => Err(format!("a type that cannot be read: {}", shown(&error.to_string()))),
         };
-        Ok(Stored { shape, dtype })
+        Ok(Stored { dataset, shape, dtype })
     }
 
     /// Where `path` lies, for errors: with the name of the member, if this is one.
@@ -100,7 +138,20 @@ impl Hdf5File {
     }
 
     fn damaged(&self, path: &str, error: hdf5::Error) -> Error {
-        self.wrong(ErrorKind::Damaged, path, format!("damaged HDF5: {}", shown(&error.to_string()))).caused_by(error)
+        if self.allowance.is_spent() {
+            return self.wrong(ErrorKind::Limit, path, TOO_MUCH).caused_by(error);
+        }
+        let what = match &error {
+            // A soft link in a group of the first version looks like an object at the address that stands for none.
+            hdf5::Error::Format(FormatError::UnexpectedEof { expected: usize::MAX, .. }) => {
+                "damaged HDF5, or a soft link, which is not followed: something here has no address".to_owned()
+            }
+            hdf5::Error::Format(FormatError::UnexpectedEof { expected, available }) => {
+                format!("damaged HDF5, or not fully copied: expected {expected} bytes or more, found {available}")
+            }
+            other => format!("damaged HDF5: {}", shown(&other.to_string())),
+        };
+        self.wrong(ErrorKind::Damaged, path, what).caused_by(error)
     }
 
     /// Whether the file has a group at `path` (`""` is the root).
@@ -151,26 +202,28 @@ impl Hdf5File {
             }
         };
         if let Some(value) = self.attribute(path, name)? {
-            return texts(&value).map(Some);
+            return texts(value).map(Some);
         }
         let mut all: Option<Vec<String>> = None;
         for chunk in 0.. {
             let Some(value) = self.attribute(path, &format!("{name}{chunk}"))? else { break };
-            all.get_or_insert_default().extend(texts(&value)?);
+            all.get_or_insert_default().extend(texts(value)?);
         }
         Ok(all)
     }
 
-    fn attribute(&self, path: &str, name: &str) -> Result<Option<AttrValue>> {
-        let Some(group) = self.groups.get(path) else { return Ok(None) };
-        if let Some(value) = group.attrs().map_err(|error| self.damaged(path, error))?.remove(name) {
-            return Ok(Some(value));
+    fn attribute(&self, path: &str, name: &str) -> Result<Option<&AttrValue>> {
+        let Some((group, attributes)) = self.groups.get(path) else { return Ok(None) };
+        let attributes = attributes.get_or_init(|| {
+            self.allowance.renew();
+            with_room(|| attributes_of(group)).unwrap_or_else(|| Err(GAVE_UP.to_owned()))
+        });
+        let attributes = attributes.as_ref().map_err(|what| self.wrong(ErrorKind::Damaged, path, what))?;
+        match attributes.get(name) {
+            Some(Some(value)) => Ok(Some(value)),
+            Some(None) => Err(self.wrong(ErrorKind::Damaged, path, format!("attribute {name} cannot be read"))),
+            None => Ok(None),
         }
-        // The crate leaves out of `attrs` what it cannot decode; that must not look like an absent attribute.
-        if group.attr_datatypes().map_err(|error| self.damaged(path, error))?.contains_key(name) {
-            return Err(self.wrong(ErrorKind::Damaged, path, format!("attribute {name} cannot be read")));
-        }
-        Ok(None)
     }
 }
 
@@ -238,9 +291,20 @@ impl<'a> Array<'a> {
         if expected == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
-        let dataset = self.file.file.dataset(self.path).map_err(|error| self.file.damaged(self.path, error))?;
+        let dataset = &self.stored.dataset;
+        self.file.allowance.renew();
         let read = || dataset.read_raw().map(Cow::Owned).map_err(|error| self.file.damaged(self.path, error));
         match dataset.layout().map_err(|error| self.file.damaged(self.path, error))? {
+            // Reading no rows fails where there are none to read in this file.
+            Layout::Contiguous { .. }
+                if matches!(
+                    dataset.read_raw_rows(0, 0),
+                    Err(hdf5::Error::Format(FormatError::UnsupportedExternalStorage))
+                ) =>
+            {
+                let what = "external storage: its numbers lie in another file, which is never opened";
+                Err(self.wrong(ErrorKind::Unsupported, what))
+            }
             Layout::Contiguous { address: Some(address), size } if size == expected => {
                 let all = self.file.bytes.as_slice();
                 let start = usize::try_from(address).ok();
@@ -260,7 +324,7 @@ impl<'a> Array<'a> {
                 "chunks indexed by a version 2 B-tree; save the file again with Keras or h5py's defaults",
             )),
             Layout::Chunked { chunk_shape, .. } => {
-                self.check_chunks(&dataset, &chunk_shape, expected)?;
+                self.check_chunks(dataset, &chunk_shape, expected)?;
                 read()
             }
             Layout::Virtual => {
@@ -295,20 +359,34 @@ impl<'a> Array<'a> {
             self.stored.shape.iter().zip(chunk_shape).try_fold(1_u64, |product, (axis, edge)| {
                 product.checked_mul(u64::try_from(*axis).ok()?.div_ceil(*edge))
             });
+        // The crate lists the chunks of some indexes by counting them out from the shape, so the count must be believable
+        // before it is asked: an unfiltered chunk lies whole in the file, any other is an entry of 8 bytes or more.
+        let file_bytes = u64::try_from(self.file.bytes.as_slice().len()).unwrap_or(u64::MAX);
+        let least = if filters.is_empty() { chunk_bytes } else { 8 };
+        let Some(needed) = needed.filter(|needed| needed.checked_mul(least).is_some_and(|least| least <= file_bytes))
+        else {
+            let what = format!("its shape {:?} is more than the file can hold", self.stored.shape);
+            return Err(self.wrong(ErrorKind::Damaged, &what));
+        };
         let chunks = dataset.chunks().map_err(|error| self.file.damaged(self.path, error))?;
-        let found = u64::try_from(chunks.len()).ok();
-        if chunk_shape.len() != self.stored.shape.len() || needed != found {
-            let what = format!("expected {} chunks, found {}", needed.unwrap_or(u64::MAX), chunks.len());
+        let in_grid = |offset: &[u64]| {
+            offset.len() == chunk_shape.len()
+                && offset.iter().zip(chunk_shape).zip(&self.stored.shape).all(|((at, edge), axis)| {
+                    at.is_multiple_of(*edge) && usize::try_from(*at).is_ok_and(|at| at < *axis)
+                })
+        };
+        let places: BTreeSet<&[u64]> = chunks.iter().map(|chunk| chunk.offset.as_slice()).collect();
+        let found = u64::try_from(places.iter().filter(|offset| in_grid(offset)).count()).unwrap_or(u64::MAX);
+        if chunk_shape.len() != self.stored.shape.len() || found != needed || chunks.len() != places.len() {
+            let what = format!("expected {needed} chunks, found {found}: numbers are missing");
             return Err(self.wrong(ErrorKind::Damaged, &what));
         }
         if filters.is_empty() && chunks.iter().any(|chunk| chunk.storage_size != chunk_bytes) {
             return Err(self.wrong(ErrorKind::Damaged, &format!("a chunk that is not {chunk_bytes} bytes long")));
         }
         let stored = chunks.iter().fold(0_u64, |sum, chunk| sum.saturating_add(chunk.storage_size));
-        let unpacked = chunk_bytes.saturating_mul(needed.unwrap_or(u64::MAX)).max(expected);
-        if stored > u64::try_from(self.file.bytes.as_slice().len()).unwrap_or(u64::MAX)
-            || !self.file.limits.allow_unpacking(unpacked, stored)
-        {
+        let unpacked = chunk_bytes.saturating_mul(needed).max(expected);
+        if stored > file_bytes || !self.file.limits.allow_unpacking(unpacked, stored) {
             return Err(self.wrong(
                 ErrorKind::Limit,
                 &format!("unpacks from {stored} to {unpacked} bytes, more than the limits allow"),
@@ -328,6 +406,16 @@ impl fmt::Debug for Array<'_> {
     }
 }
 
+fn attributes_of(group: &Group) -> Attributes {
+    let read = || -> std::result::Result<_, hdf5::Error> {
+        // The crate leaves out of `attrs` what it cannot decode; that must not look like an absent attribute.
+        let names = group.attr_datatypes()?.into_keys();
+        let mut values = group.attrs()?;
+        Ok(names.map(|name| (name.clone(), values.remove(&name))).collect())
+    };
+    read().map_err(|error| format!("damaged HDF5: {}", shown(&error.to_string())))
+}
+
 /// Keras's dtype for an HDF5 type; only whole-width, IEEE-754 and two's complement types count.
 fn dtype_of(datatype: &Datatype, dataset: &Dataset) -> std::result::Result<(Dtype, Order), String> {
     let order = |stored: &DatatypeByteOrder| match stored {
@@ -335,7 +423,7 @@ fn dtype_of(datatype: &Datatype, dataset: &Dataset) -> std::result::Result<(Dtyp
         DatatypeByteOrder::BigEndian => Ok(Order::Big),
         DatatypeByteOrder::Vax => Err("numbers in VAX byte order".to_owned()),
     };
-    let other = || format!("a type that Keras does not write: {}", shown(&format!("{datatype:?}")));
+    let other = || format!("a type that Keras does not write ({})", kind_of(datatype));
     match datatype {
         Datatype::FixedPoint { size, byte_order, layout } => {
             if layout.bit_offset != 0 || u32::from(layout.bit_precision) != size.saturating_mul(8) {
@@ -388,6 +476,24 @@ fn dtype_of(datatype: &Datatype, dataset: &Dataset) -> std::result::Result<(Dtyp
     }
 }
 
+/// An HDF5 type in words.
+fn kind_of(datatype: &Datatype) -> String {
+    match datatype {
+        Datatype::FixedPoint { size, .. } => format!("an integer of {size} bytes"),
+        Datatype::FloatingPoint { size, .. } => format!("a float of {size} bytes that is not IEEE 754's"),
+        Datatype::Time { .. } => "a time".to_owned(),
+        Datatype::String { .. } | Datatype::VariableLength { is_string: true, .. } => "text".to_owned(),
+        Datatype::BitField { .. } => "bits".to_owned(),
+        Datatype::Opaque { size, .. } => format!("{size} opaque bytes"),
+        Datatype::Compound { members, .. } => format!("a compound of {} members", members.len()),
+        Datatype::Reference { .. } => "a reference".to_owned(),
+        Datatype::Enumeration { .. } => "an enumeration".to_owned(),
+        Datatype::VariableLength { .. } => "lists of any length".to_owned(),
+        Datatype::Array { .. } => "arrays".to_owned(),
+        _ => "a kind that is not known".to_owned(),
+    }
+}
+
 /// Bytes of an array; `None` where they cannot be counted.
 fn byte_count(shape: &[usize], dtype: Dtype) -> Option<u64> {
     let count = shape.iter().try_fold(dtype.size(), |product, axis| product.checked_mul(*axis))?;
@@ -409,19 +515,88 @@ pub(crate) fn first_bytes(bytes: &[u8]) -> String {
     if shown.is_empty() { "none, the file is empty".to_owned() } else { shown.join(" ") }
 }
 
+/// What a file is refused with when it makes its reader go round.
+const TOO_MUCH: &str = "links or indexes that lead to the same place over and over: more to read than the file holds";
+
+/// What a file is refused with when its reader panicked.
+const GAVE_UP: &str = "damaged HDF5: its reader gave up";
+
+/// How many bytes the `hdf5` crate may still read in the operation at hand.
+///
+/// Links and the nodes of its indexes may point anywhere, so a small file can be a circle, or a tree in which every branch
+/// is the same branch. The crate bounds how deep it goes, not how often, so the bytes that it reads are counted: all its
+/// time and memory come from them.
+#[derive(Clone)]
+struct Allowance {
+    left: Arc<AtomicU64>,
+    whole: u64,
+}
+
+impl Allowance {
+    /// Listing tens of thousands of arrays of a few numbers each, the most that a real file asks, takes 6 times its length.
+    fn new(bytes: &Bytes) -> Self {
+        let len = u64::try_from(bytes.as_slice().len()).unwrap_or(u64::MAX);
+        let whole = len.saturating_mul(16).saturating_add(4 << 20);
+        Self { left: Arc::new(AtomicU64::new(whole)), whole }
+    }
+
+    fn renew(&self) {
+        self.left.store(self.whole, Ordering::Relaxed);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes what a read of `bytes` costs; a small one costs more than its bytes.
+    fn take(&self, bytes: usize) -> bool {
+        const LEAST: u64 = 64;
+        let cost = u64::try_from(bytes).unwrap_or(u64::MAX).max(LEAST);
+        let rest = |left: u64| Some(left.saturating_sub(cost));
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).is_ok_and(|left| left > cost)
+    }
+}
+
+/// Runs `task` with room for deep recursion; `None` where it panicked.
+///
+/// The `hdf5` crate reads types within types by recursion, without a bound of its own; what bounds it is that an object
+/// header's message is at most 64 KiB, some 8,000 types deep. That takes 8 MiB of stack,
+/// and 128 MiB in a build without optimisation; a thread has 2 MiB. What is not used is never touched.
+fn with_room<T: Send>(task: impl FnOnce() -> T + Send) -> Option<T> {
+    const ROOM: usize = 256 << 20;
+    let mut task = Some(task);
+    let mut done = None;
+    let mut run = || done = task.take().map(|task| task());
+    let finished = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(ROOM).spawn_scoped(scope, &mut run);
+        thread.map(|thread| thread.join().is_ok())
+    });
+    if finished.is_err() {
+        // No threads here (WebAssembly).
+        run();
+    }
+    done
+}
+
 /// The bytes of the file as the `hdf5` crate wants to read them.
-struct Whole(Bytes);
+struct Whole {
+    bytes: Bytes,
+    allowance: Allowance,
+}
 
 impl Source for Whole {
     fn len(&self) -> u64 {
-        u64::try_from(self.0.as_slice().len()).unwrap_or(u64::MAX)
+        u64::try_from(self.bytes.as_slice().len()).unwrap_or(u64::MAX)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::result::Result<(), FormatError> {
-        let all = self.0.as_slice();
+        let all = self.bytes.as_slice();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buffer.len());
         let part = all.get(start..end).ok_or(FormatError::UnexpectedEof { expected: end, available: all.len() })?;
+        if !self.allowance.take(buffer.len()) {
+            return Err(FormatError::NestingDepthExceeded);
+        }
         buffer.copy_from_slice(part);
         Ok(())
     }

@@ -22,7 +22,11 @@ pub fn parse(bytes: &[u8], at: &str, limits: &Limits) -> Result<Value> {
     }
     let damaged = |what: String| Error::new(ErrorKind::Damaged, at, what);
     let text = std::str::from_utf8(bytes).map_err(|error| damaged(format!("not JSON: not UTF-8: {error}")))?;
-    let (text, depth) = with_marked_numbers(text);
+    let (text, depth, values) = with_marked_numbers(text);
+    if values > limits.json_values {
+        let what = format!("{values} values in the JSON, more than the limit of {}", limits.json_values);
+        return Err(Error::new(ErrorKind::Limit, at, what));
+    }
     if depth > limits.json_depth {
         let what = format!("JSON nested {depth} deep, deeper than the limit of {}", limits.json_depth);
         return Err(Error::new(ErrorKind::Limit, at, what));
@@ -54,11 +58,12 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// Replaces each bare special number outside strings by its marked string, and counts how deep the text nests.
-fn with_marked_numbers(text: &str) -> (Cow<'_, str>, usize) {
+/// Replaces each bare special number outside strings by its marked string, and counts how deep the text nests and, to
+/// within one for each list or object, how many values it has.
+fn with_marked_numbers(text: &str) -> (Cow<'_, str>, usize, usize) {
     let mut out = String::new();
     let (mut copied, mut position) = (0, 0);
-    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut depth, mut deepest, mut values) = (0_usize, 0, 0_usize);
     let rest = |from: usize| text.get(from..).unwrap_or_default();
     while let Some(c) = rest(position).chars().next() {
         position += match c {
@@ -66,10 +71,15 @@ fn with_marked_numbers(text: &str) -> (Cow<'_, str>, usize) {
             '{' | '[' => {
                 depth += 1;
                 deepest = deepest.max(depth);
+                values += 1;
                 1
             }
             '}' | ']' => {
                 depth = depth.saturating_sub(1);
+                1
+            }
+            ',' => {
+                values += 1;
                 1
             }
             'N' | 'I' | '-' => {
@@ -87,10 +97,10 @@ fn with_marked_numbers(text: &str) -> (Cow<'_, str>, usize) {
         };
     }
     if copied == 0 {
-        return (Cow::Borrowed(text), deepest);
+        return (Cow::Borrowed(text), deepest, values);
     }
     out.push_str(rest(copied));
-    (Cow::Owned(out), deepest)
+    (Cow::Owned(out), deepest, values)
 }
 
 /// Bytes of the JSON string that `text` starts with, both quotes included; all of `text` where it does not end.
@@ -142,5 +152,11 @@ mod tests {
         assert_eq!(parse(&b"[".repeat(1 << 20), "t", &limits).unwrap_err().kind(), ErrorKind::Limit);
         let small = Limits { json_bytes: 3, ..Limits::default() };
         assert_eq!(parse(b"[1, 2]", "t", &small).unwrap_err().kind(), ErrorKind::Limit);
+        let few = Limits { json_values: 3, ..Limits::default() };
+        assert!(parse(b"[\",,,,\", 2, 3]", "t", &few).is_ok());
+        assert_eq!(
+            parse(b"[[], [], []]", "t", &few).unwrap_err().to_string(),
+            "t: 6 values in the JSON, more than the limit of 3"
+        );
     }
 }

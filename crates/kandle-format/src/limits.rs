@@ -9,6 +9,8 @@ pub struct Limits {
     pub json_bytes: u64,
     /// Nesting depth of a JSON text. Default 100; the parser itself stops at 127.
     pub json_depth: usize,
+    /// Values of a JSON text: each takes some 50 bytes of memory, however short it is written. Default 10,000,000.
+    pub json_values: usize,
     /// Bytes that a compressed zip member or a compressed array may unpack to, whatever it claims. Default 4 GiB.
     pub unpacked_bytes: u64,
     /// Unpacked bytes for each stored byte of a compressed zip member or array, above 1 MiB. Default 1000.
@@ -26,6 +28,7 @@ impl Default for Limits {
         Self {
             json_bytes: 256 << 20,
             json_depth: 100,
+            json_values: 10_000_000,
             unpacked_bytes: 4 << 30,
             expansion: 1000,
             members: 1 << 16,

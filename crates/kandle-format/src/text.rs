@@ -21,9 +21,15 @@ fn is_plain(c: char) -> bool {
 /// The candidate that differs least from `wanted`, if any is near enough to be what was meant.
 #[must_use]
 pub fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near_enough = wanted.chars().count().div_ceil(2).max(2);
+    /// Names are short; the distance of two long texts takes their lengths' product in time.
+    const LONG: usize = 200;
+    let length = wanted.chars().count();
+    let near_enough = length.div_ceil(2).max(2);
+    let comparable =
+        |candidate: &&str| candidate.len() <= LONG && candidate.len() >= length.saturating_sub(near_enough);
     candidates
         .into_iter()
+        .filter(|candidate| length <= LONG && comparable(candidate))
         .map(|candidate| (edits(wanted, candidate), candidate))
         .filter(|(distance, _)| *distance <= near_enough)
         .min()
@@ -67,5 +73,8 @@ mod tests {
         assert_eq!(nearest("dense.weigth", ["dense.weight", "embedding.weight"]), Some("dense.weight"));
         assert_eq!(nearest("dense", ["a_completely_other_name"]), None);
         assert_eq!(nearest("dense", []), None);
+        let long = "x".repeat(1 << 20);
+        assert_eq!(nearest(&long, [long.as_str(), "x"]), None);
+        assert_eq!(nearest("dense", [long.as_str(), "dens"]), Some("dens"));
     }
 }

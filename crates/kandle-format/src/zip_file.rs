@@ -25,10 +25,10 @@ impl ZipFile {
         self.zip.file_names_raw().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
-    /// The bytes of the member `name`, its checksum verified; `None` if the zip has no such member.
+    /// The bytes of the member `name`, at most `most`, its checksum verified; `None` if the zip has no such member.
     ///
     /// A stored member is a part of the file's own bytes, without a copy. A deflated one is unpacked into memory.
-    pub(crate) fn member(&mut self, name: &str) -> Result<Option<Bytes>> {
+    pub(crate) fn member(&mut self, name: &str, most: u64) -> Result<Option<Bytes>> {
         let mut file = match self.zip.by_name(name) {
             Ok(file) => file,
             Err(ZipError::FileNotFound) => return Ok(None),
@@ -48,7 +48,7 @@ impl ZipFile {
                 Ok(Some(part))
             }
             CompressionMethod::Deflated => {
-                if !self.limits.allow_unpacking(size, stored) {
+                if size > most || !self.limits.allow_unpacking(size, stored) {
                     let what = format!("unpacks from {stored} to {size} bytes, more than the limits allow");
                     return Err(Error::new(ErrorKind::Limit, name, what));
                 }
@@ -81,5 +81,10 @@ fn damaged(at: &str, error: &ZipError) -> Error {
         ZipError::UnsupportedArchive(_) => ErrorKind::Unsupported,
         _ => ErrorKind::Damaged,
     };
-    Error::new(kind, at, format!("not a readable zip: {}", shown(&error.to_string())))
+    let what = match error {
+        // What says where the members are stands at the end, so a file that lacks its end fails here.
+        ZipError::InvalidArchive(_) => "the zip is damaged, or was not fully copied",
+        _ => "the zip cannot be read",
+    };
+    Error::new(kind, at, format!("{what}: {}", shown(&error.to_string())))
 }

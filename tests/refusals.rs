@@ -1,0 +1,1173 @@
+//! What must be refused, with the exact words; and bytes made to harm.
+//!
+//! Every file is a recorded one of `reference_outputs` with one thing wrong. The words are asserted in full, because they
+//! are all that a user has to act on.
+
+use std::{
+    collections::BTreeMap,
+    io::{Cursor, Read, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use kandle::{Archive, Container, FileLayer, Limits, Model, Plan, Value, WeightMap, load_weights};
+use serde_json::{Value as Json, json};
+use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
+
+/// A Dense of 6 features and 5 units.
+const DENSE: &str = "core/Dense/rank2";
+/// Dense, Dropout, Reshape, Dense, Flatten, Dense, Activation.
+const STACK: &str = "models/Sequential/stack";
+/// An Embedding of 1000 × 128, then a Dense of 64 units.
+const EXAMPLE3: &str = "example3/2x3";
+
+/// Something that must fail, and what it must say.
+struct Case {
+    /// What is wrong, in a few words.
+    is: &'static str,
+    error: fn() -> String,
+    says: &'static str,
+}
+
+/// Runs every case and lists those that say something else.
+fn check(cases: &[Case]) {
+    assert!(!cases.is_empty());
+    let wrong: Vec<String> = cases
+        .iter()
+        .map(|case| (case, (case.error)()))
+        .filter(|(case, said)| case.says != said)
+        .map(|(case, said)| format!("{}:\n  expected {:?}\n  found    {said:?}", case.is, case.says))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+// ---- Files ----
+
+fn recorded(path: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference_outputs").join(path);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn keras(case: &str) -> Vec<u8> {
+    recorded(&format!("{case}/model.keras"))
+}
+
+fn open(bytes: Vec<u8>) -> kandle::Result<Archive> {
+    Archive::from_bytes("model", bytes, &Limits::default())
+}
+
+fn plan(archive: &Archive) -> kandle::Result<Plan> {
+    Plan::new(&archive.config()?).map_err(|error| error.in_file(archive.name()))
+}
+
+/// Opens, plans and loads the model in `bytes`.
+fn load(bytes: Vec<u8>) -> kandle::Result<Model> {
+    Model::from_archive(&open(bytes)?, &Device::Cpu).map(|(model, _)| model)
+}
+
+/// What loading the model in `bytes` fails with.
+fn refused(bytes: Vec<u8>) -> String {
+    load(bytes).expect_err("this must be refused").to_string()
+}
+
+/// What loading the weights in `bytes` into the model of `case` fails with.
+fn refused_weights(case: &str, bytes: Vec<u8>) -> String {
+    let plan = plan(&open(keras(case)).unwrap()).unwrap();
+    let weights = open(bytes).and_then(|archive| plan.load(&archive, &Device::Cpu));
+    weights.err().expect("this must be refused").to_string()
+}
+
+fn members(keras: Vec<u8>) -> Vec<(String, Vec<u8>)> {
+    let mut zip = ZipArchive::new(Cursor::new(keras)).unwrap();
+    let count = zip.len();
+    let member = |index| {
+        let mut file = zip.by_index(index).unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        (file.name().unwrap().into_owned(), bytes)
+    };
+    (0..count).map(member).collect()
+}
+
+fn zipped(members: &[(String, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in members {
+        zip.start_file(name.as_str(), SimpleFileOptions::default().compression_method(method)).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// The `.keras` file of `case` with the member `name` made another by `edit`; none where that gives none.
+fn with_member(case: &str, name: &str, edit: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> Vec<u8> {
+    let edited = members(keras(case)).into_iter().filter_map(|(member, bytes)| {
+        let bytes = if member == name { edit(bytes)? } else { bytes };
+        Some((member, bytes))
+    });
+    zipped(&edited.collect::<Vec<_>>(), CompressionMethod::Stored)
+}
+
+/// The `.keras` file of `case` with its configuration edited.
+fn with_config(case: &str, edit: impl Fn(&mut Json)) -> Vec<u8> {
+    with_member(case, "config.json", |bytes| {
+        let mut config = serde_json::from_slice(&bytes).unwrap();
+        edit(&mut config);
+        Some(serde_json::to_vec(&config).unwrap())
+    })
+}
+
+/// The `.keras` file of `case` with the settings of its layer `index` edited; the InputLayer is layer 0.
+fn with_layer(case: &str, index: usize, edit: impl Fn(&mut Json)) -> Vec<u8> {
+    with_config(case, |config| edit(&mut config["config"]["layers"][index]["config"]))
+}
+
+fn with_text(case: &str, name: &str, text: &str) -> Vec<u8> {
+    with_member(case, name, |_| Some(text.as_bytes().to_vec()))
+}
+
+fn without(case: &str, name: &str) -> Vec<u8> {
+    with_member(case, name, |_| None)
+}
+
+fn cut(mut bytes: Vec<u8>, len: usize) -> Vec<u8> {
+    bytes.truncate(len);
+    bytes
+}
+
+/// `bytes` with the one place where `old` stands made `new`, of the same length.
+fn patched(mut bytes: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
+    assert!(places.len() == 1 && old.len() == new.len(), "{places:?}");
+    bytes[places[0]..places[0] + old.len()].copy_from_slice(new);
+    bytes
+}
+
+fn hostile(name: &str) -> Vec<u8> {
+    recorded(&format!("hostile/{name}.weights.h5"))
+}
+
+// ---- Cases ----
+
+#[test]
+fn what_is_no_keras_file_is_refused() {
+    check(&[
+        Case {
+            is: "an empty file",
+            error: || refused(Vec::new()),
+            says: "model: not a Keras file: expected a zip (50 4b) or HDF5 (89 48 44 46), first bytes are none, the file is empty",
+        },
+        Case {
+            is: "a text",
+            error: || refused(b"hello, world".to_vec()),
+            says: "model: not a Keras file: expected a zip (50 4b) or HDF5 (89 48 44 46), first bytes are 68 65 6c 6c 6f 2c 20 77",
+        },
+        Case {
+            is: "a picture",
+            error: || refused(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec()),
+            says: "model: not a Keras file: expected a zip (50 4b) or HDF5 (89 48 44 46), first bytes are 89 50 4e 47 0d 0a 1a 0a",
+        },
+        Case {
+            is: "three bytes",
+            error: || refused(b"\x89HD".to_vec()),
+            says: "model: not a Keras file: expected a zip (50 4b) or HDF5 (89 48 44 46), first bytes are 89 48 44",
+        },
+        Case {
+            is: "a zip of something else",
+            error: || refused(zipped(&[("a.txt".to_owned(), b"a".to_vec())], CompressionMethod::Stored)),
+            says: "model: a zip, but not a Keras file: neither config.json nor metadata.json is in it",
+        },
+        Case {
+            is: "an architecture",
+            error: || refused(br#" {"class_name": "Sequential"}"#.to_vec()),
+            says: "model: a JSON text: an architecture without its weights is not read yet; save the whole model as .keras",
+        },
+        Case {
+            is: "HDF5 of something else",
+            error: || refused(patched(hostile("user_block"), b"layers\0", b"LAYERS\0")),
+            says: "model: an HDF5 file, but not one of Keras's: neither model_config nor a group named layers is in it",
+        },
+        Case {
+            is: "weights without a configuration",
+            error: || refused(recorded(&format!("{DENSE}/model.weights.h5"))),
+            says: "model: weights without a configuration: say which layer is which, or open the model they belong to as well",
+        },
+        Case {
+            is: "no such file",
+            error: || Model::load("/no/such/model.keras", &Device::Cpu).unwrap_err().to_string(),
+            says: "/no/such/model.keras: cannot read: No such file or directory (os error 2)",
+        },
+        Case {
+            is: "a folder",
+            error: || {
+                let folder = tempfile::tempdir().unwrap();
+                let error = Model::load(folder.path(), &Device::Cpu).unwrap_err().to_string();
+                error.replace(&folder.path().display().to_string(), "FOLDER")
+            },
+            says: "FOLDER: cannot read: Is a directory (os error 21)",
+        },
+    ]);
+}
+
+#[test]
+fn truncated_files_are_refused() {
+    check(&[
+        Case {
+            is: "a zip's first bytes",
+            error: || refused(cut(keras(DENSE), 4)),
+            says: "model: the zip is damaged, or was not fully copied: invalid Zip archive: Could not find EOCD",
+        },
+        Case {
+            is: "half a zip",
+            error: || refused(cut(keras(DENSE), 6000)),
+            says: "model: the zip is damaged, or was not fully copied: invalid Zip archive: Could not find EOCD",
+        },
+        Case {
+            is: "a zip short of a byte",
+            error: || refused(cut(keras(DENSE), 11_662)),
+            says: "model: the zip is damaged, or was not fully copied: invalid Zip archive: Unexpected end of zip::format::blocks::Zip32CDEBlock",
+        },
+        Case {
+            is: "HDF5's first bytes",
+            error: || refused(cut(recorded(&format!("{DENSE}/model.h5")), 8)),
+            says: "model: damaged HDF5, or not fully copied: expected 9 bytes or more, found 8",
+        },
+        Case {
+            is: "a quarter of HDF5",
+            error: || refused(cut(recorded(&format!("{DENSE}/model.h5")), 3000)),
+            says: "model: damaged HDF5, or not fully copied: expected 6152 bytes or more, found 3000",
+        },
+        Case {
+            is: "half of HDF5",
+            error: || refused(cut(recorded(&format!("{DENSE}/model.h5")), 7000)),
+            says: "model › model_weights: damaged HDF5, or not fully copied: expected 7184 bytes or more, found 7000",
+        },
+        Case {
+            is: "HDF5 without the last weight",
+            error: || refused_weights(DENSE, cut(hostile("user_block"), 5100)),
+            says: "model › layers/dense/vars: damaged HDF5, or not fully copied: expected 6736 bytes or more, found 5100",
+        },
+        Case {
+            is: "weights cut within a member, the zip whole",
+            error: || refused(with_member(DENSE, "model.weights.h5", |bytes| Some(cut(bytes, 5000)))),
+            says: "model › model.weights.h5: damaged HDF5, or not fully copied: expected 6028 bytes or more, found 5000",
+        },
+    ]);
+}
+
+#[test]
+fn members_that_are_missing_or_broken_are_refused() {
+    check(&[
+        Case {
+            is: "no metadata",
+            error: || refused(without(DENSE, "metadata.json")),
+            says: "model › metadata.json: missing: the zip holds config.json, model.weights.h5",
+        },
+        Case {
+            is: "no configuration",
+            error: || refused(without(DENSE, "config.json")),
+            says: "model › config.json: missing: the zip holds metadata.json, model.weights.h5",
+        },
+        Case {
+            is: "no weights",
+            error: || refused(without(DENSE, "model.weights.h5")),
+            says: "model › model.weights.h5: missing: the zip holds metadata.json, config.json",
+        },
+        Case {
+            is: "no version",
+            error: || refused(with_text(DENSE, "metadata.json", "{}")),
+            says: "model › metadata.json: keras_version is missing",
+        },
+        Case {
+            is: "metadata not JSON",
+            error: || refused(with_text(DENSE, "metadata.json", "{")),
+            says: "model › metadata.json: not JSON: EOF while parsing an object at line 1 column 1",
+        },
+        Case {
+            is: "a configuration not JSON",
+            error: || refused(with_text(DENSE, "config.json", "{\"a\": 1,}")),
+            says: "model › config.json: not JSON: trailing comma at line 1 column 9",
+        },
+        Case {
+            is: "a configuration not UTF-8",
+            error: || refused(with_member(DENSE, "config.json", |_| Some(b"{\"\xff\"}".to_vec()))),
+            says: "model › config.json: not JSON: not UTF-8: invalid utf-8 sequence of 1 bytes from index 2",
+        },
+        Case {
+            is: "bottomless JSON",
+            error: || refused(with_text(DENSE, "config.json", &"[".repeat(1 << 20))),
+            says: "model › config.json: JSON nested 1048576 deep, deeper than the limit of 100",
+        },
+        Case {
+            is: "eleven million values, deflated",
+            error: || {
+                let mut members = members(keras(DENSE));
+                members[1].1 = format!("[{}0]", "0,".repeat(11_000_000)).into_bytes();
+                refused(zipped(&members, CompressionMethod::Deflated))
+            },
+            says: "model › config.json: 11000001 values in the JSON, more than the limit of 10000000",
+        },
+        Case {
+            is: "weights not HDF5",
+            error: || refused(with_text(DENSE, "model.weights.h5", "weights")),
+            says: "model › model.weights.h5: not an HDF5 file: first bytes are 77 65 69 67 68 74 73",
+        },
+        Case {
+            is: "a zip in the place of the weights",
+            error: || refused(with_member(DENSE, "model.weights.h5", |_| Some(keras(DENSE)))),
+            says: "model › model.weights.h5: not an HDF5 file: first bytes are 50 4b 03 04 14 00 00 00",
+        },
+        Case {
+            is: "a wrong checksum, stored",
+            error: || refused(patched(keras(DENSE), b"\"units\": 5", b"\"units\": 6")),
+            says: "model › config.json: the bytes do not match their checksum: the file is damaged or was not fully copied",
+        },
+        Case {
+            is: "a wrong checksum, deflated",
+            error: || {
+                let mut bytes = zipped(&members(keras(DENSE)), CompressionMethod::Deflated);
+                // The checksum of the last member in the central directory.
+                let entry = (0..bytes.len()).rfind(|at| bytes[*at..].starts_with(b"PK\x01\x02")).unwrap();
+                bytes[entry + 16] ^= 1;
+                refused(bytes)
+            },
+            says: "model › model.weights.h5: does not unpack to the length and checksum the zip states",
+        },
+        Case {
+            is: "a length beyond the file",
+            error: || {
+                let mut bytes = keras(DENSE);
+                let entry = (0..bytes.len()).rfind(|at| bytes[*at..].starts_with(b"PK\x01\x02")).unwrap();
+                bytes[entry + 22] = 1;
+                bytes[entry + 26] = 1;
+                refused(bytes)
+            },
+            says: "model › model.weights.h5: runs past the end of the file",
+        },
+    ]);
+}
+
+/// What Python's zipfile takes of two members of one name, and so Keras, is the last.
+#[test]
+fn of_two_members_of_one_name_the_last_counts() {
+    let mut members = members(keras(DENSE));
+    members.push(("CONFIG.json".to_owned(), b"{}".to_vec()));
+    let bytes = zipped(&members, CompressionMethod::Stored);
+    // The writer refuses a second member of one name, so the name is changed afterwards, in both places where it stands.
+    let twice: Vec<u8> = {
+        let mut bytes = bytes;
+        let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"CONFIG")).collect();
+        assert_eq!(places.len(), 2);
+        places.into_iter().for_each(|at| bytes[at..at + 6].copy_from_slice(b"config"));
+        bytes
+    };
+    assert_eq!(refused(twice), "model › config.json: class_name is missing");
+}
+
+#[test]
+fn deflated_members_load() {
+    let deflated = zipped(&members(keras(STACK)), CompressionMethod::Deflated);
+    assert_eq!(bits(load(deflated).unwrap().var_map()), bits(load(keras(STACK)).unwrap().var_map()));
+}
+
+#[test]
+fn configurations_that_are_no_models_are_refused() {
+    check(&[
+        Case {
+            is: "an empty object",
+            error: || refused(with_text(DENSE, "config.json", "{}")),
+            says: "model › config.json: class_name is missing",
+        },
+        Case {
+            is: "a list",
+            error: || refused(with_text(DENSE, "config.json", "[]")),
+            says: "model › config.json: class_name is missing",
+        },
+        Case {
+            is: "a class that is no text",
+            error: || refused(with_config(DENSE, |config| config["class_name"] = json!(1))),
+            says: "model › config.json: class_name is not a text",
+        },
+        Case {
+            is: "no config",
+            error: || refused(with_text(DENSE, "config.json", r#"{"class_name": "Sequential"}"#)),
+            says: "model › config.json: config is missing",
+        },
+        Case {
+            is: "a config that is a text",
+            error: || refused(with_config(DENSE, |config| config["config"] = json!("a"))),
+            says: "model › config.json: config is neither an object nor a list",
+        },
+        Case {
+            is: "layers that are no list",
+            error: || refused(with_config(DENSE, |config| config["config"]["layers"] = json!({}))),
+            says: "model › config.json: layers is not a list",
+        },
+        Case {
+            is: "no layers",
+            error: || refused(with_config(DENSE, |config| config["config"]["layers"] = json!([]))),
+            says: "model › config.json: a model without layers",
+        },
+        Case {
+            is: "never built",
+            error: || {
+                refused(with_config(DENSE, |config| {
+                    config["config"]["layers"].as_array_mut().unwrap().remove(0);
+                    config["config"]["build_input_shape"] = Json::Null;
+                }))
+            },
+            says: "model › config.json: the model was never built, so its input shape is not in the file: call it once in Keras and save it again",
+        },
+        Case {
+            is: "a layer without a name",
+            error: || refused(with_layer(DENSE, 1, |layer| drop(layer.as_object_mut().unwrap().remove("name")))),
+            says: "model › config.json › layers[1]: a Dense without a name",
+        },
+        Case {
+            is: "a layer without settings",
+            error: || refused(with_config(DENSE, |config| config["config"]["layers"][1]["config"] = json!(3))),
+            says: "model › config.json › layers[1]: config is not an object",
+        },
+        Case {
+            is: "a layer that is a text",
+            error: || refused(with_config(DENSE, |config| config["config"]["layers"][1] = json!("Dense"))),
+            says: "model › config.json › layers[1]: class_name is missing",
+        },
+        Case {
+            is: "no batch_shape",
+            error: || refused(with_layer(DENSE, 0, |layer| drop(layer.as_object_mut().unwrap().remove("batch_shape")))),
+            says: "model › layer \"input_layer\" (InputLayer): batch_shape is missing",
+        },
+        Case {
+            is: "a batch_shape of texts",
+            error: || refused(with_layer(DENSE, 0, |layer| layer["batch_shape"] = json!([null, "six"]))),
+            says: "model › layer \"input_layer\" (InputLayer): batch_shape: expected a list of axes, batch first, found [null,\"six\"]",
+        },
+        Case {
+            is: "two layers of one name",
+            error: || refused(with_layer(STACK, 4, |layer| layer["name"] = json!("dense"))),
+            says: "model › layer \"dense\" (Dense): a second layer of this name",
+        },
+    ]);
+}
+
+#[test]
+fn what_is_not_reproduced_is_refused() {
+    check(&[
+        Case {
+            is: "an unknown layer",
+            error: || refused(keras("refused/conv")),
+            says: "model: 2 problems\n  layer \"conv2d\" (Conv2D): this layer class is not supported\n  layer \"lstm\" (LSTM): this layer class is not supported",
+        },
+        Case {
+            is: "a user's own layer",
+            error: || refused(keras("refused/custom")),
+            says: "model › layer \"name\" (Name): package>Name is a user's own layer class, whose Python code is not in the file",
+        },
+        Case {
+            is: "a graph",
+            error: || refused(keras("refused/functional")),
+            says: "model: 2 problems\n  config.json: Functional models are not supported yet (only Sequential)\n  layer \"add\" (Add): this layer class is not supported",
+        },
+        Case {
+            is: "Python code",
+            error: || refused(keras("refused/lambda")),
+            says: "model › layer \"lambda\" (Lambda): a Lambda layer holds Python code, which is never run: build the model with a built-in layer instead, and save it again",
+        },
+        Case {
+            is: "half precision",
+            error: || refused(keras("refused/mixed_float16")),
+            says: "model › layer \"dense\" (Dense): dtype = \"mixed_float16\" is not supported (only float32)",
+        },
+        Case {
+            is: "a model in a model",
+            error: || refused(keras("refused/nested")),
+            says: "model › layer \"inner\" (Sequential): this layer class is not supported",
+        },
+        Case {
+            is: "quantized",
+            error: || refused(keras("refused/quantized")),
+            says: "model: 2 problems\n  layer \"dense\" (Dense): dtype = {\"class_name\":\"QuantizedDTypePolicy\",\"config\":{\"mode\":\"int8\",\"source_name\":\"float32\"},\"module\":\"keras.dtype_policies\",\"r… is not supported (only float32)\n  layer \"dense\" (Dense): quantization_config = {\"class_name\":\"Int8QuantizationConfig\",\"config\":{\"activation_quantizer\":{\"class_name\":\"AbsMaxQuantizer\",\"config\":{\"epsil… is not supported (only null)",
+        },
+        Case {
+            is: "a legacy graph",
+            error: || refused(recorded("refused/functional/model.h5")),
+            says: "model: 2 problems\n  model_config: Functional models are not supported yet (only Sequential)\n  layer \"add\" (Add): this layer class is not supported",
+        },
+        Case {
+            is: "a user's own model class",
+            error: || {
+                refused(with_config(DENSE, |config| {
+                    config["class_name"] = json!("Mine");
+                    config["registered_name"] = json!("package>Mine");
+                }))
+            },
+            says: "model: 2 problems\n  config.json: package>Mine is a user's own model class, whose Python code is not in the file\n  config.json: a model of class Mine is not supported (only Sequential)",
+        },
+        Case {
+            is: "a model class not registered",
+            error: || refused(with_config(DENSE, |config| config["class_name"] = json!("Mine"))),
+            says: "model › config.json: a model of class Mine is not supported (only Sequential)",
+        },
+        Case {
+            is: "a layer of another library's under Keras's name",
+            error: || {
+                refused(with_config(DENSE, |config| config["config"]["layers"][1]["module"] = json!("other.layers")))
+            },
+            says: "model › layer \"dense\" (Dense): this class is not Keras's own: it comes from other.layers",
+        },
+        Case {
+            is: "Keras 2",
+            error: || refused(with_text(DENSE, "metadata.json", r#"{"keras_version": "2.15.0"}"#)),
+            says: "model › config.json: written by Keras 2.15.0, only files of Keras 3 are supported yet",
+        },
+        Case {
+            is: "a version that is none",
+            error: || refused(with_text(DENSE, "metadata.json", "{\"keras_version\": \"\\u001b[2J\"}")),
+            says: "model › config.json: written by Keras \\u{1b}[2J, only files of Keras 3 are supported yet",
+        },
+        Case {
+            is: "an unknown key",
+            error: || refused(with_layer(DENSE, 1, |layer| layer["surprise"] = json!([1, 2]))),
+            says: "model › layer \"dense\" (Dense): surprise = [1,2] is not known for this layer",
+        },
+        Case {
+            is: "an unknown activation",
+            error: || refused(with_layer(DENSE, 1, |layer| layer["activation"] = json!("mystery"))),
+            says: "model › layer \"dense\" (Dense): activation = \"mystery\" is not supported (only the names of built-in activations)",
+        },
+        Case {
+            is: "no units",
+            error: || refused(with_layer(DENSE, 1, |layer| layer["units"] = json!(0))),
+            says: "model › layer \"dense\" (Dense): units: expected a whole number of at least 1, found 0",
+        },
+        Case {
+            is: "a sparse input",
+            error: || refused(with_layer(DENSE, 0, |layer| layer["sparse"] = json!(true))),
+            says: "model › layer \"input_layer\" (InputLayer): sparse = true is not supported (only false)",
+        },
+        Case {
+            is: "an input of text",
+            error: || refused(with_layer(DENSE, 0, |layer| layer["dtype"] = json!("string"))),
+            says: "model › layer \"input_layer\" (InputLayer): dtype = \"string\" is not supported (only numbers and bool)",
+        },
+        Case {
+            is: "a target that is not filled",
+            error: || refused(with_layer(STACK, 3, |layer| layer["target_shape"] = json!([3, 4]))),
+            says: "model › layer \"reshape\" (Reshape): 8 numbers a sample do not fill target_shape (3, 4)",
+        },
+        Case {
+            is: "several things at once, in the order of the file",
+            error: || {
+                refused(with_config(STACK, |config| {
+                    let layers = &mut config["config"]["layers"];
+                    layers[0]["config"]["ragged"] = json!(true);
+                    layers[1]["config"]["activation"] = json!("mystery");
+                    layers[1]["config"]["dtype"]["config"]["name"] = json!("float64");
+                    layers[3]["config"]["target_shape"] = json!("2, 4");
+                    layers[4]["config"]["b\nc"] = json!("\u{202e}");
+                    layers[5]["class_name"] = json!("Flat");
+                }))
+            },
+            says: "model: 6 problems\n  layer \"input_layer\" (InputLayer): ragged = true is not supported (only false)\n  layer \"dense\" (Dense): dtype = \"float64\" is not supported (only float32)\n  layer \"dense\" (Dense): activation = \"mystery\" is not supported (only the names of built-in activations)\n  layer \"reshape\" (Reshape): target_shape: expected a list of axes, found \"2, 4\"\n  layer \"dense_1\" (Dense): b\\nc = \"\\u{202e}\" is not known for this layer\n  layer \"flatten\" (Flat): this layer class is not supported",
+        },
+    ]);
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    check(&[
+        Case {
+            is: "other units",
+            error: || refused(with_layer(DENSE, 1, |layer| layer["units"] = json!(4))),
+            says: "model: 2 problems\n  layer \"dense\" (Dense): kernel: expected [6, 4], found [6, 5] in model.weights.h5 › layers/dense/vars/0\n  layer \"dense\" (Dense): bias: expected [4], found [5] in model.weights.h5 › layers/dense/vars/1",
+        },
+        Case {
+            is: "another input",
+            error: || refused(with_layer(DENSE, 0, |layer| layer["batch_shape"] = json!([null, 7]))),
+            says: "model › layer \"dense\" (Dense): kernel: expected [7, 5], found [6, 5] in model.weights.h5 › layers/dense/vars/0",
+        },
+        Case {
+            is: "an input whose last axis is not known",
+            error: || refused(with_layer(DENSE, 0, |layer| layer["batch_shape"] = json!([null, null]))),
+            says: "model › layer \"dense\" (Dense): the size of the last axis is not known",
+        },
+        Case {
+            is: "a weight too many",
+            error: || refused(with_layer(DENSE, 1, |layer| layer["use_bias"] = json!(false))),
+            says: "model › model.weights.h5 › layers/dense/vars/1: no layer of the model has this weight",
+        },
+        Case {
+            is: "a weight too few",
+            error: || {
+                refused(with_member(DENSE, "model.weights.h5", |_| {
+                    Some(recorded("core/Dense/no_bias/model.weights.h5"))
+                }))
+            },
+            says: "model › layer \"dense\" (Dense): bias: missing: expected [5] in model.weights.h5 › layers/dense/vars/1, the nearest is layers/dense/vars/0",
+        },
+        Case {
+            is: "a layer too many in the file",
+            error: || {
+                refused(with_config(STACK, |config| {
+                    let layers = config["config"]["layers"].as_array_mut().unwrap();
+                    layers.drain(6..);
+                }))
+            },
+            says: "model: 2 problems\n  model.weights.h5 › layers/dense_2/vars/0: no layer of the model has this weight\n  model.weights.h5 › layers/dense_2/vars/1: no layer of the model has this weight",
+        },
+        Case {
+            is: "a layer too few in the file",
+            error: || refused_weights(STACK, hostile("user_block")),
+            says: "model: 6 problems\n  layer \"dense\" (Dense): kernel: expected [6, 8], found [6, 5] in layers/dense/vars/0\n  layer \"dense\" (Dense): bias: expected [8], found [5] in layers/dense/vars/1\n  layer \"dense_1\" (Dense): kernel: missing: expected [4, 3] in layers/dense_1/vars/0, the nearest is layers/dense/vars/0\n  layer \"dense_1\" (Dense): bias: missing: expected [3] in layers/dense_1/vars/1, the nearest is layers/dense/vars/1\n  layer \"dense_2\" (Dense): kernel: missing: expected [6, 4] in layers/dense_2/vars/0, the nearest is layers/dense/vars/0\n  layer \"dense_2\" (Dense): bias: missing: expected [4] in layers/dense_2/vars/1, the nearest is layers/dense/vars/1",
+        },
+        Case {
+            is: "a legacy weight too many",
+            error: || {
+                refused(patched(recorded("core/Dense/rank2/model.h5"), br#""use_bias": true"#, br#""use_bias":false"#))
+            },
+            says: "model › layer \"dense\" (Dense): expected the weights kernel, found kernel, bias in model_weights/dense",
+        },
+        Case {
+            is: "a legacy layer of another name",
+            error: || {
+                let old = br#""class_name": "Dense", "config": {"name": "dense""#;
+                let new = br#""class_name": "Dense", "config": {"name": "dance""#;
+                refused(patched(recorded("core/Dense/rank2/model.h5"), old, new))
+            },
+            says: "model: 3 problems\n  layer \"dance\" (Dense): missing: no group model_weights/dance, the nearest is dense\n  model_weights/dense/sequential/dense/bias: no layer of the model has this weight\n  model_weights/dense/sequential/dense/kernel: no layer of the model has this weight",
+        },
+        Case {
+            is: "float16",
+            error: || refused_weights(DENSE, hostile("float16")),
+            says: "model › layer \"dense\" (Dense): kernel: expected float32, found float16 in layers/dense/vars/0",
+        },
+        Case {
+            is: "a compound",
+            error: || refused_weights(DENSE, hostile("compound")),
+            says: "model › layer \"dense\" (Dense): kernel: expected float32, found layers/dense/vars/0: a type that Keras does not write (a compound of 2 members)",
+        },
+        Case {
+            is: "text",
+            error: || refused_weights(DENSE, hostile("text")),
+            says: "model › layer \"dense\" (Dense): kernel: expected float32, found layers/dense/vars/0: a type that Keras does not write (text)",
+        },
+    ]);
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    fn run(case: &str, xs: candle_core::Result<Tensor>) -> String {
+        let error = load(keras(case)).unwrap().forward(&xs.unwrap()).expect_err("this must be refused").to_string();
+        // candle adds a backtrace where RUST_BACKTRACE is set.
+        error.split("\n   0: ").next().unwrap_or_default().to_owned()
+    }
+    check(&[
+        Case {
+            is: "an id past the vocabulary",
+            error: || run(EXAMPLE3, Tensor::new(&[[1_i64, 2], [3, 1000]], &Device::Cpu)),
+            says: "layer \"embedding\" (Embedding): id 1000 at [1, 1] is not in the vocabulary: ids go from 0 to 999",
+        },
+        Case {
+            is: "a negative id",
+            error: || run(EXAMPLE3, Tensor::new(&[[1_i64, -1]], &Device::Cpu)),
+            says: "layer \"embedding\" (Embedding): id -1 at [0, 1] is not in the vocabulary: ids go from 0 to 999",
+        },
+        Case {
+            is: "-1 as u32",
+            error: || run(EXAMPLE3, Tensor::new(&[[u32::MAX]], &Device::Cpu)),
+            says: "input \"input_layer\": 4294967295 at [0, 0] does not fit int32",
+        },
+        Case {
+            is: "an id that is NaN",
+            error: || run(EXAMPLE3, Tensor::new(&[[0.5_f32, f32::NAN]], &Device::Cpu)),
+            says: "input \"input_layer\": NaN at [0, 1] does not fit int32",
+        },
+        Case {
+            is: "an id beyond int32",
+            error: || run(EXAMPLE3, Tensor::new(&[[1_i64 << 32]], &Device::Cpu)),
+            says: "input \"input_layer\": 4294967296 at [0, 0] does not fit int32",
+        },
+        Case {
+            is: "a last axis too short",
+            error: || run(DENSE, Tensor::zeros((2, 5), DType::F32, &Device::Cpu)),
+            says: "layer \"dense\" (Dense): input has 5 features, kernel expects 6",
+        },
+        Case {
+            is: "an axis too many",
+            error: || run(DENSE, Tensor::zeros((2, 3, 6), DType::F32, &Device::Cpu)),
+            says: "input \"input_layer\": expected (None, 6), found [2, 3, 6]",
+        },
+        Case {
+            is: "no axes",
+            error: || run(DENSE, Tensor::new(1_f32, &Device::Cpu)),
+            says: "input \"input_layer\": expected (None, 6), found []",
+        },
+        Case {
+            is: "two inputs for one",
+            error: || {
+                let value =
+                    Value::new(Tensor::zeros((2, 6), DType::F32, &Device::Cpu).unwrap(), kandle::Dtype::Float32);
+                let error = load(keras(DENSE)).unwrap().run(&[value.clone(), value]).unwrap_err().to_string();
+                error.split("\n   0: ").next().unwrap_or_default().to_owned()
+            },
+            says: "expected 1 inputs, found 2",
+        },
+        Case {
+            is: "no input",
+            error: || {
+                let error = load(keras(DENSE)).unwrap().run(&[]).unwrap_err().to_string();
+                error.split("\n   0: ").next().unwrap_or_default().to_owned()
+            },
+            says: "expected 1 inputs, found 0",
+        },
+    ]);
+}
+
+// ---- A VarMap built by hand ----
+
+/// The names of a `VarMap`, with each variable's bits.
+fn bits(vars: &VarMap) -> BTreeMap<String, Vec<u64>> {
+    let vars = vars.data().lock().unwrap();
+    let bits = |tensor: &Tensor| -> Vec<u64> {
+        let numbers = tensor.flatten_all().unwrap();
+        match tensor.dtype() {
+            DType::F64 => numbers.to_vec1::<f64>().unwrap().into_iter().map(f64::to_bits).collect(),
+            _ => numbers.to_vec1::<f32>().unwrap().into_iter().map(|number| number.to_bits().into()).collect(),
+        }
+    };
+    vars.iter().map(|(name, var)| (name.clone(), bits(var.as_tensor()))).collect()
+}
+
+/// What filling `vars` by `load` fails with; no variable may change.
+fn refused_by(vars: &VarMap, load: impl Fn(&VarMap) -> kandle::Result<kandle::LoadReport>) -> String {
+    let before = bits(vars);
+    let error = load(vars).expect_err("this must be refused").to_string();
+    assert_eq!(before, bits(vars), "a load that fails changes nothing");
+    error
+}
+
+/// What filling the variables `shapes` with the model of `example3` fails with.
+fn refused_variables(shapes: &[(&str, &[usize], DType)]) -> String {
+    let vars = VarMap::new();
+    for (name, shape, dtype) in shapes {
+        let vb = VarBuilder::from_varmap(&vars, *dtype, &Device::Cpu);
+        vb.get_with_hints(*shape, name, candle_nn::Init::Randn { mean: 0.0, stdev: 1.0 }).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.keras");
+    std::fs::write(&path, keras(EXAMPLE3)).unwrap();
+    let error = refused_by(&vars, |vars| load_weights(&path, vars));
+    error.replace(&path.display().to_string(), "model")
+}
+
+#[test]
+fn variables_that_do_not_fit_are_refused_together_and_none_is_changed() {
+    const F32: DType = DType::F32;
+    check(&[
+        Case {
+            is: "another shape",
+            error: || {
+                refused_variables(&[
+                    ("embedding.weight", &[1000, 64], F32),
+                    ("dense.weight", &[64, 128], F32),
+                    ("dense.bias", &[64], F32),
+                ])
+            },
+            says: "model › layer \"embedding\" (Embedding): variable embedding.weight: expected [1000, 64], as the VarMap has it, found [1000, 128] in the file",
+        },
+        Case {
+            is: "not transposed",
+            error: || {
+                refused_variables(&[
+                    ("embedding.weight", &[1000, 128], F32),
+                    ("dense.weight", &[128, 64], F32),
+                    ("dense.bias", &[64], F32),
+                ])
+            },
+            says: "model › layer \"dense\" (Dense): variable dense.weight: expected [128, 64], as the VarMap has it, found [64, 128] in the file",
+        },
+        Case {
+            is: "a variable missing",
+            error: || refused_variables(&[("embedding.weight", &[1000, 128], F32), ("dense.weight", &[64, 128], F32)]),
+            says: "model › layer \"dense\" (Dense): bias: the VarMap has no variable dense.bias",
+        },
+        Case {
+            is: "a variable too many",
+            error: || {
+                refused_variables(&[
+                    ("embedding.weight", &[1000, 128], F32),
+                    ("dense.weight", &[64, 128], F32),
+                    ("dense.bias", &[64], F32),
+                    ("head.weight", &[2, 64], F32),
+                ])
+            },
+            says: "model › variable head.weight: the file has no weight for it",
+        },
+        Case {
+            is: "another dtype",
+            error: || {
+                refused_variables(&[
+                    ("embedding.weight", &[1000, 128], F32),
+                    ("dense.weight", &[64, 128], DType::F64),
+                    ("dense.bias", &[64], F32),
+                ])
+            },
+            says: "model › layer \"dense\" (Dense): variable dense.weight: expected float32, as the file has it, found F64 in the VarMap",
+        },
+        Case {
+            is: "all of it at once, with the nearest names",
+            error: || {
+                refused_variables(&[
+                    ("embeding.weight", &[1000, 128], F32),
+                    ("dense.weight", &[64, 127], F32),
+                    ("dense.bias", &[64], DType::F64),
+                ])
+            },
+            says: "model: 4 problems\n  layer \"embedding\" (Embedding): embeddings: the VarMap has no variable embedding.weight, the nearest is embeding.weight\n  layer \"dense\" (Dense): variable dense.weight: expected [64, 127], as the VarMap has it, found [64, 128] in the file\n  layer \"dense\" (Dense): variable dense.bias: expected float32, as the file has it, found F64 in the VarMap\n  variable embeding.weight: the file has no weight for it, the nearest is embedding.weight",
+        },
+    ]);
+}
+
+/// What filling the variables of `example3` from its bare `.weights.h5` fails with, the caller saying `layers`.
+fn refused_map(layers: &[FileLayer]) -> String {
+    let vars = VarMap::new();
+    let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+    candle_nn::embedding(1000, 128, vb.pp("embedding")).unwrap();
+    candle_nn::linear(128, 64, vb.pp("dense")).unwrap();
+    let archive = open(recorded(&format!("{EXAMPLE3}/model.weights.h5"))).unwrap();
+    refused_by(&vars, |vars| WeightMap::new(layers)?.load_into(&archive, vars))
+}
+
+fn embedding() -> FileLayer {
+    FileLayer::at("layers/embedding").is("Embedding", json!({"input_dim": 1000, "output_dim": 128}))
+}
+
+fn dense() -> FileLayer {
+    FileLayer::at("layers/dense").is("Dense", json!({"units": 64})).of(&[128])
+}
+
+#[test]
+fn a_map_that_does_not_fit_its_file_is_refused() {
+    check(&[
+        Case {
+            is: "a layer not said",
+            error: || refused_map(&[dense()]),
+            says: "model › layers/embedding/vars/0: no layer of the model has this weight",
+        },
+        Case {
+            is: "a group that is not there",
+            error: || {
+                refused_map(&[
+                    embedding(),
+                    FileLayer::at("layers/dense_1").is("Dense", json!({"units": 64})).of(&[128]).fills("dense"),
+                ])
+            },
+            says: "model: 4 problems\n  layer \"dense\" (Dense): kernel: missing: expected [128, 64] in layers/dense_1/vars/0, the nearest is layers/dense/vars/0\n  layer \"dense\" (Dense): bias: missing: expected [64] in layers/dense_1/vars/1, the nearest is layers/dense/vars/1\n  layers/dense/vars/0: no layer of the model has this weight\n  layers/dense/vars/1: no layer of the model has this weight",
+        },
+        Case {
+            is: "another class",
+            error: || {
+                refused_map(&[
+                    FileLayer::at("layers/embedding").is("Dense", json!({"units": 128})).of(&[1000]),
+                    dense(),
+                ])
+            },
+            says: "model › layer \"embedding\" (Dense): bias: missing: expected [128] in layers/embedding/vars/1, the nearest is layers/embedding/vars/0",
+        },
+        Case {
+            is: "an unknown class",
+            error: || refused_map(&[embedding(), FileLayer::at("layers/dense").is("Conv2D", json!({}))]),
+            says: "layers/dense (Conv2D): this layer class is not supported",
+        },
+        Case {
+            is: "another shape",
+            error: || {
+                refused_map(&[embedding(), FileLayer::at("layers/dense").is("Dense", json!({"units": 32})).of(&[128])])
+            },
+            says: "model: 2 problems\n  layer \"dense\" (Dense): kernel: expected [128, 32], found [128, 64] in layers/dense/vars/0\n  layer \"dense\" (Dense): bias: expected [32], found [64] in layers/dense/vars/1",
+        },
+        Case {
+            is: "no input shape",
+            error: || refused_map(&[embedding(), FileLayer::at("layers/dense").is("Dense", json!({"units": 64}))]),
+            says: "layers/dense (Dense): the size of the last axis is not known",
+        },
+        Case {
+            is: "settings that are wrong",
+            error: || {
+                refused_map(&[embedding(), FileLayer::at("layers/dense").is("Dense", json!({"unit": 64})).of(&[128])])
+            },
+            says: "2 problems\n  layers/dense (Dense): units is missing\n  layers/dense (Dense): unit = 64 is not known for this layer",
+        },
+        Case {
+            is: "one variable twice",
+            error: || refused_map(&[embedding(), dense().fills("embedding")]),
+            says: "model › layer \"embedding\" (Dense): a second weight for the variable embedding.weight",
+        },
+    ]);
+}
+
+// ---- HDF5 made to harm ----
+
+/// What reading the kernel in a file of `hostile/` fails with.
+fn refused_array(name: &str) -> String {
+    let read = open(hostile(name)).and_then(|archive| {
+        archive.arrays().array("layers/dense/vars/0").expect("the kernel is listed").bytes().map(|bytes| bytes.len())
+    });
+    read.expect_err("this must be refused").to_string()
+}
+
+#[test]
+fn hostile_hdf5_is_refused_quickly() {
+    let start = Instant::now();
+    check(&[
+        Case {
+            is: "a soft link, old groups",
+            error: || refused_weights(DENSE, hostile("soft_link")),
+            says: "model › layers/dense/vars: damaged HDF5, or a soft link, which is not followed: something here has no address",
+        },
+        Case {
+            is: "a soft link, new groups",
+            error: || refused_weights(DENSE, hostile("soft_link_new")),
+            says: "model › layer \"dense\" (Dense): kernel: missing: expected [6, 5] in layers/dense/vars/0, the nearest is layers/dense/vars/1",
+        },
+        Case {
+            is: "an external link",
+            error: || refused_weights(DENSE, hostile("external_link")),
+            says: "model › layer \"dense\" (Dense): kernel: missing: expected [6, 5] in layers/dense/vars/0, the nearest is layers/dense/vars/1",
+        },
+        Case {
+            is: "a circle of hard links",
+            error: || refused_weights(DENSE, hostile("hard_link_cycle")),
+            says: "model › layers/dense/vars/again/dense/vars/again/dense/vars/again/dense/vars/again/dense/vars/again/dense/vars/again/dense/vars/…: groups nest more than 64 deep, or in a circle",
+        },
+        Case {
+            is: "2^40 ways to a group",
+            error: || refused_weights(DENSE, hostile("diamond")),
+            says: "model › left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/left/…: links or indexes that lead to the same place over and over: more to read than the file holds",
+        },
+        Case {
+            is: "numbers in another file",
+            error: || refused_weights(DENSE, hostile("virtual")),
+            says: "model › layers/dense/vars/0: a virtual dataset: its numbers lie in other files",
+        },
+        Case {
+            is: "numbers in a plain file",
+            error: || refused_weights(DENSE, hostile("external_storage")),
+            says: "model › layers/dense/vars/0: external storage: its numbers lie in another file, which is never opened",
+        },
+        Case {
+            is: "no numbers",
+            error: || refused_weights(DENSE, hostile("never_written")),
+            says: "model › layers/dense/vars/0: declared but never written: the numbers are not in this file",
+        },
+        Case {
+            is: "a huge shape",
+            error: || refused_weights(DENSE, hostile("shape_bomb")),
+            says: "model › layer \"dense\" (Dense): kernel: expected [6, 5], found [1048576, 1048576] in layers/dense/vars/0",
+        },
+        Case {
+            is: "a huge shape, read",
+            error: || refused_array("shape_bomb"),
+            says: "layers/dense/vars/0: its shape [1048576, 1048576] is more than the file can hold",
+        },
+        Case {
+            is: "a huge shape without an index, read",
+            error: || refused_array("implicit_bomb"),
+            says: "layers/dense/vars/0: its shape [1099511627776, 5] is more than the file can hold",
+        },
+        Case {
+            is: "a chunk that is not there",
+            error: || refused_weights(DENSE, hostile("chunk_missing")),
+            says: "model › layers/dense/vars/0: expected 2 chunks, found 1: numbers are missing",
+        },
+        Case {
+            is: "a chunk that is there twice",
+            error: || refused_weights(DENSE, hostile("chunk_twice")),
+            says: "model › layers/dense/vars/0: expected 2 chunks, found 1: numbers are missing",
+        },
+        Case {
+            is: "2^40 ways to a chunk",
+            error: || refused_weights(DENSE, hostile("chunk_tree_diamond")),
+            says: "model › layers/dense/vars/0: links or indexes that lead to the same place over and over: more to read than the file holds",
+        },
+        Case {
+            is: "types 8000 deep",
+            error: || refused_weights(DENSE, hostile("bottomless_type")),
+            says: "model › layer \"dense\" (Dense): kernel: expected float32, found layers/dense/vars/0: a type that Keras does not write (lists of any length)",
+        },
+    ]);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// Files that Keras does not write and h5py reads without a word.
+#[test]
+fn unusual_hdf5_loads_with_the_right_numbers() {
+    let kernel: Vec<u64> = (0..5)
+        .flat_map(|unit| (0..6).map(move |feature| (feature * 5 + unit) as f32))
+        .map(|x| x.to_bits().into())
+        .collect();
+    let bias: Vec<u64> = (100..105).map(|number| (number as f32).to_bits().into()).collect();
+    let expected = BTreeMap::from([("dense.weight".to_owned(), kernel), ("dense.bias".to_owned(), bias)]);
+    let plan = plan(&open(keras(DENSE)).unwrap()).unwrap();
+    for name in ["big_endian", "gzip_shuffle", "implicit", "superblock_3", "user_block"] {
+        let archive = open(hostile(name)).unwrap();
+        assert_eq!(archive.container(), Container::Weights, "{name}");
+        let (vars, _) = plan.load(&archive, &Device::Cpu).unwrap();
+        assert_eq!(bits(&vars), expected, "{name}");
+        // And so inside a .keras file.
+        let model = load(with_member(DENSE, "model.weights.h5", |_| Some(hostile(name)))).unwrap();
+        assert_eq!(bits(model.var_map()), expected, "{name}");
+    }
+}
+
+// ---- Mutations ----
+
+/// Knuth's 64-bit linear congruential generator.
+struct Lcg(u64);
+
+impl Lcg {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % most.max(1)
+    }
+}
+
+/// `bytes` damaged in one of the ways files are damaged, or attacked; never the same as before.
+fn mutated(bytes: &[u8], random: &mut Lcg) -> Vec<u8> {
+    loop {
+        let mut out = bytes.to_vec();
+        let start = random.below(out.len());
+        let end = (start + 1 + random.below(64)).min(out.len());
+        match random.below(8) {
+            0 => out[start] ^= 1 << random.below(8),
+            1 => out[start] = [0, 1, 0x7f, 0x80, 0xfe, 0xff][random.below(6)],
+            2 => out.truncate(start),
+            3 => out[start..end].fill(0),
+            4 => out[start..end].fill(0xff),
+            5 => {
+                let from = random.below(out.len() - (end - start));
+                out.copy_within(from..from + (end - start), start);
+            }
+            6 => drop(out.drain(start..end)),
+            _ => {
+                for _ in 0..1 + random.below(8) {
+                    let at = random.below(out.len());
+                    out[at] = u8::try_from(random.below(256)).unwrap();
+                }
+            }
+        }
+        if out != bytes {
+            return out;
+        }
+    }
+}
+
+/// What the file itself holds, by the names of the `VarMap`, read anew and laid out by hand.
+fn held(archive: &Archive, plan: &Plan) -> BTreeMap<String, Vec<u64>> {
+    let mut held = BTreeMap::new();
+    for layer in plan.weights().layers() {
+        for (index, weight) in layer.weights.iter().enumerate() {
+            let path = match archive.container() {
+                Container::Legacy => {
+                    let group = format!("model_weights/{}", layer.layer);
+                    let names = archive.arrays().text_list_attribute(&group, "weight_names").unwrap().unwrap();
+                    format!("{group}/{}", names[index])
+                }
+                _ => format!("{}/vars/{index}", layer.group),
+            };
+            let array = archive.arrays().array(&path).expect("what was loaded is there");
+            assert_eq!(array.shape(), weight.shape);
+            let numbers: Vec<u64> = array
+                .bytes()
+                .unwrap()
+                .chunks_exact(4)
+                .map(|number| f32::from_le_bytes(number.try_into().unwrap()).to_bits().into())
+                .collect();
+            let numbers = match weight.shape.as_slice() {
+                [rows, columns] if weight.candle_shape() == [*columns, *rows] => {
+                    (0..rows * columns).map(|at| numbers[at % rows * columns + at / rows]).collect()
+                }
+                _ => numbers,
+            };
+            held.insert(layer.name(weight), numbers);
+        }
+    }
+    held
+}
+
+/// Runs `count` mutations of `file` of `case`; gives how many loaded, and how many of those with other numbers.
+fn mutate(case: &str, file: &str, count: usize) -> (usize, usize) {
+    const LONG: Duration = Duration::from_secs(2);
+    let original = recorded(&format!("{case}/{file}"));
+    let whole = plan(&open(keras(case)).unwrap()).unwrap();
+    let expected = bits(load(keras(case)).unwrap().var_map());
+    let mut random = Lcg(u64::try_from(original.len()).unwrap());
+    let (mut loaded, mut other) = (0, 0);
+    for number in 0..count {
+        let bytes = mutated(&original, &mut random);
+        let start = Instant::now();
+        let outcome = open(bytes).and_then(|archive| {
+            let own = if archive.container() == Container::Weights { None } else { Some(plan(&archive)?) };
+            let plan = own.as_ref().unwrap_or(&whole);
+            let (vars, _) = plan.load(&archive, &Device::Cpu)?;
+            Ok((bits(&vars), held(&archive, plan)))
+        });
+        assert!(start.elapsed() < LONG, "mutation {number} of {file} took {:?}", start.elapsed());
+        match outcome {
+            Ok((vars, held)) => {
+                assert_eq!(vars, held, "mutation {number} of {file} loads what it does not hold");
+                loaded += 1;
+                other += usize::from(vars != expected);
+            }
+            Err(error) => assert!(!error.to_string().contains("gave up"), "mutation {number} of {file} panics"),
+        }
+    }
+    (loaded, other)
+}
+
+#[test]
+fn mutated_keras_files_are_refused_or_exact() {
+    for case in [DENSE, STACK] {
+        let (_, other) = mutate(case, "model.keras", 1500);
+        assert_eq!(other, 0, "{case}: numbers that differ from the original's");
+    }
+}
+
+#[test]
+fn mutated_weight_stores_load_what_they_hold() {
+    for case in [DENSE, STACK] {
+        let (loaded, other) = mutate(case, "model.weights.h5", 1500);
+        assert!(0 < other && other < loaded && loaded < 1500, "{case}: {loaded} {other}");
+    }
+}
+
+#[test]
+fn mutated_legacy_files_load_what_they_hold() {
+    for case in [DENSE, STACK] {
+        let (loaded, other) = mutate(case, "model.h5", 1500);
+        assert!(0 < other && other < loaded && loaded < 1500, "{case}: {loaded} {other}");
+    }
+}
+
+#[test]
+fn every_byte_of_a_stored_member_is_guarded() {
+    let original = keras(DENSE);
+    let mut zip = ZipArchive::new(Cursor::new(original.clone())).unwrap();
+    let mut random = Lcg(1);
+    let mut flipped = 0;
+    for index in 0..zip.len() {
+        let member = zip.by_index(index).unwrap();
+        let start = usize::try_from(member.data_start().unwrap()).unwrap();
+        for at in (start..start + usize::try_from(member.size()).unwrap()).step_by(3) {
+            let mut bytes = original.clone();
+            bytes[at] ^= 1 << random.below(8);
+            let error = open(bytes).expect_err("a flipped bit must be caught").to_string();
+            let what = "the bytes do not match their checksum: the file is damaged or was not fully copied";
+            assert_eq!(error, format!("model › {}: {what}", member.name().unwrap()), "byte {at}");
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 3000);
+}
