@@ -362,7 +362,7 @@ fn of_two_members_of_one_name_the_last_counts() {
         places.into_iter().for_each(|at| bytes[at..at + 6].copy_from_slice(b"config"));
         bytes
     };
-    assert_eq!(refused(twice), "model › config.json: class_name is missing");
+    assert_eq!(refused(twice), "model › config.json: class_name is missing: expected a Keras model or layer");
 }
 
 #[test]
@@ -377,12 +377,12 @@ fn configurations_that_are_no_models_are_refused() {
         Case {
             is: "an empty object",
             error: || refused(with_text(DENSE, "config.json", "{}")),
-            says: "model › config.json: class_name is missing",
+            says: "model › config.json: class_name is missing: expected a Keras model or layer",
         },
         Case {
             is: "a list",
             error: || refused(with_text(DENSE, "config.json", "[]")),
-            says: "model › config.json: class_name is missing",
+            says: "model › config.json: class_name is missing: expected a Keras model or layer",
         },
         Case {
             is: "a class that is no text",
@@ -392,7 +392,7 @@ fn configurations_that_are_no_models_are_refused() {
         Case {
             is: "no config",
             error: || refused(with_text(DENSE, "config.json", r#"{"class_name": "Sequential"}"#)),
-            says: "model › config.json: config is missing",
+            says: "model › config.json: config is missing: expected a Keras model or layer",
         },
         Case {
             is: "a config that is a text",
@@ -422,7 +422,7 @@ fn configurations_that_are_no_models_are_refused() {
         Case {
             is: "a layer without a name",
             error: || refused(with_layer(DENSE, 1, |layer| drop(layer.as_object_mut().unwrap().remove("name")))),
-            says: "model › config.json › layers[1]: a Dense without a name",
+            says: "model › config.json › layers[1]: name is missing: expected a layer, found a Dense without one",
         },
         Case {
             is: "a layer without settings",
@@ -432,7 +432,7 @@ fn configurations_that_are_no_models_are_refused() {
         Case {
             is: "a layer that is a text",
             error: || refused(with_config(DENSE, |config| config["config"]["layers"][1] = json!("Dense"))),
-            says: "model › config.json › layers[1]: class_name is missing",
+            says: "model › config.json › layers[1]: class_name is missing: expected a Keras model or layer",
         },
         Case {
             is: "no batch_shape",
@@ -442,12 +442,12 @@ fn configurations_that_are_no_models_are_refused() {
         Case {
             is: "a batch_shape of texts",
             error: || refused(with_layer(DENSE, 0, |layer| layer["batch_shape"] = json!([null, "six"]))),
-            says: "model › layer \"input_layer\" (InputLayer): batch_shape: expected a list of axes, batch first, found [null,\"six\"]",
+            says: "model › layer \"input_layer\" (InputLayer): batch_shape: expected a list of 1 to 64 axes, batch first, found [null,\"six\"]",
         },
         Case {
             is: "two layers of one name",
             error: || refused(with_layer(STACK, 4, |layer| layer["name"] = json!("dense"))),
-            says: "model › layer \"dense\" (Dense): a second layer of this name",
+            says: "model › layer \"dense\" (Dense): a second layer of this name: names are unique in a Keras model",
         },
     ]);
 }
@@ -488,7 +488,7 @@ fn what_is_not_reproduced_is_refused() {
         Case {
             is: "quantized",
             error: || refused(keras("refused/quantized")),
-            says: "model: 2 problems\n  layer \"dense\" (Dense): dtype = {\"class_name\":\"QuantizedDTypePolicy\",\"config\":{\"mode\":\"int8\",\"source_name\":\"float32\"},\"module\":\"keras.dtype_policies\",\"r… is not supported (only float32)\n  layer \"dense\" (Dense): quantization_config = {\"class_name\":\"Int8QuantizationConfig\",\"config\":{\"activation_quantizer\":{\"class_name\":\"AbsMaxQuantizer\",\"config\":{\"epsil… is not supported (only null)",
+            says: "model: 2 problems\n  layer \"dense\" (Dense): dtype = \"int8\" is not supported (only float32)\n  layer \"dense\" (Dense): quantization_config = Int8QuantizationConfig is not supported (only null)",
         },
         Case {
             is: "a legacy graph",
@@ -591,7 +591,7 @@ fn weights_that_do_not_fit_are_refused() {
         Case {
             is: "an input whose last axis is not known",
             error: || refused(with_layer(DENSE, 0, |layer| layer["batch_shape"] = json!([null, null]))),
-            says: "model › layer \"dense\" (Dense): the size of the last axis is not known",
+            says: "model › layer \"dense\" (Dense): the size of its input's last axis is not known: give the model a fixed one in Keras, or FileLayer its `of`",
         },
         Case {
             is: "a weight too many",
@@ -786,7 +786,7 @@ fn variables_that_do_not_fit_are_refused_together_and_none_is_changed() {
                     ("dense.bias", &[64], F32),
                 ])
             },
-            says: "model › layer \"dense\" (Dense): variable dense.weight: expected [128, 64], as the VarMap has it, found [64, 128] in the file",
+            says: "model › layer \"dense\" (Dense): variable dense.weight: expected [128, 64], as the VarMap has it, found [64, 128] in the file; candle's Linear has (out, in)",
         },
         Case {
             is: "a variable missing",
@@ -814,7 +814,7 @@ fn variables_that_do_not_fit_are_refused_together_and_none_is_changed() {
                     ("dense.bias", &[64], F32),
                 ])
             },
-            says: "model › layer \"dense\" (Dense): variable dense.weight: expected float32, as the file has it, found F64 in the VarMap",
+            says: "model › layer \"dense\" (Dense): variable dense.weight: expected float32, as the file has it, found float64 in the VarMap",
         },
         Case {
             is: "all of it at once, with the nearest names",
@@ -825,7 +825,7 @@ fn variables_that_do_not_fit_are_refused_together_and_none_is_changed() {
                     ("dense.bias", &[64], DType::F64),
                 ])
             },
-            says: "model: 4 problems\n  layer \"embedding\" (Embedding): embeddings: the VarMap has no variable embedding.weight, the nearest is embeding.weight\n  layer \"dense\" (Dense): variable dense.weight: expected [64, 127], as the VarMap has it, found [64, 128] in the file\n  layer \"dense\" (Dense): variable dense.bias: expected float32, as the file has it, found F64 in the VarMap\n  variable embeding.weight: the file has no weight for it, the nearest is embedding.weight",
+            says: "model: 4 problems\n  layer \"embedding\" (Embedding): embeddings: the VarMap has no variable embedding.weight, the nearest is embeding.weight\n  layer \"dense\" (Dense): variable dense.weight: expected [64, 127], as the VarMap has it, found [64, 128] in the file\n  layer \"dense\" (Dense): variable dense.bias: expected float32, as the file has it, found float64 in the VarMap\n  variable embeding.weight: the file has no weight for it, the nearest is embedding.weight",
         },
     ]);
 }
@@ -891,7 +891,7 @@ fn a_map_that_does_not_fit_its_file_is_refused() {
         Case {
             is: "no input shape",
             error: || refused_map(&[embedding(), FileLayer::at("layers/dense").is("Dense", json!({"units": 64}))]),
-            says: "layers/dense (Dense): the size of the last axis is not known",
+            says: "layers/dense (Dense): the size of its input's last axis is not known: give the model a fixed one in Keras, or FileLayer its `of`",
         },
         Case {
             is: "settings that are wrong",

@@ -209,6 +209,10 @@ impl Archive {
                 "weights without a configuration: say which layer is which, or open the model they belong to as well";
             return Err(Error::new(ErrorKind::Missing, "", what).in_file(&self.name));
         };
-        ModelConfig::read(at, value, self.keras_version.clone()).map_err(|error| error.in_file(&self.name))
+        let in_file = |error: Error| error.in_file(&self.name);
+        let mut config = ModelConfig::read(at, value, self.keras_version.clone()).map_err(in_file)?;
+        // Legacy files have the settings for training in an attribute of their own.
+        config.compiled |= self.arrays.text_attribute("", "training_config").map_err(in_file)?.is_some();
+        Ok(config)
     }
 }

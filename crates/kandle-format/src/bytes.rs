@@ -1,4 +1,13 @@
-use std::{fmt, fs, io, ops::Range, path::Path, sync::Arc};
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
+
+/// How much is read of what cannot be mapped, such as a pipe.
+const MOST_READ: u64 = 4 << 30;
 
 /// A cheap, shareable view of bytes: a memory-mapped file, bytes in memory, or a part of either.
 #[derive(Clone)]
@@ -32,7 +41,12 @@ impl Bytes {
         let file = fs::File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() == 0 {
-            return Ok(Self::from(fs::read(path)?));
+            let mut bytes = Vec::new();
+            file.take(MOST_READ).read_to_end(&mut bytes)?;
+            if u64::try_from(bytes.len()).is_ok_and(|len| len == MOST_READ) {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "no regular file, and more than 4 GiB long"));
+            }
+            return Ok(Self::from(bytes));
         }
         // Safety: the file is opened read-only and the map is never written. The bytes are handed out as `&[u8]` and
         // parsed as hostile, so a concurrent change to them can at worst make the parsers err; a concurrent truncation

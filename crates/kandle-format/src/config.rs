@@ -103,7 +103,14 @@ impl LayerConfig {
         let name = value.get("name").or_else(|| config.get("name")).and_then(Value::as_str);
         Ok(Self {
             at: at.to_owned(),
-            name: name.ok_or_else(|| damaged(format!("a {} without a name", shown(&envelope.class))))?.to_owned(),
+            name: name
+                .ok_or_else(|| {
+                    damaged(format!(
+                        "name is missing: expected a layer, found a {} without one",
+                        shown(&envelope.class)
+                    ))
+                })?
+                .to_owned(),
             class: envelope.class,
             module: value.get("module").and_then(Value::as_str).map(str::to_owned),
             registered_name: envelope.registered_name,
@@ -122,12 +129,13 @@ struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     fn read(at: &str, value: &'a Value) -> Result<Self> {
         let damaged = |what: &str| Error::new(ErrorKind::Damaged, at, what);
-        let class = value.get("class_name").ok_or_else(|| damaged("class_name is missing"))?;
+        let class =
+            value.get("class_name").ok_or_else(|| damaged("class_name is missing: expected a Keras model or layer"))?;
         let class = class.as_str().ok_or_else(|| damaged("class_name is not a text"))?;
         Ok(Self {
             class: class.to_owned(),
             registered_name: value.get("registered_name").and_then(Value::as_str).map(str::to_owned),
-            config: value.get("config").ok_or_else(|| damaged("config is missing"))?,
+            config: value.get("config").ok_or_else(|| damaged("config is missing: expected a Keras model or layer"))?,
         })
     }
 }

@@ -132,7 +132,12 @@ impl fmt::Display for Error {
             write!(f, "{file}: ")?;
         }
         write!(f, "{} problems", self.others.len() + 1)?;
-        self.problems().try_for_each(|problem| write!(f, "\n  {problem}"))
+        const SHOWN: usize = 100;
+        self.problems().take(SHOWN).try_for_each(|problem| write!(f, "\n  {problem}"))?;
+        match (self.others.len() + 1).checked_sub(SHOWN) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, "\n  and {more} more"),
+        }
     }
 }
 
@@ -161,5 +166,8 @@ mod tests {
         let error = Error::check(problems).unwrap_err();
         assert_eq!(error.to_string(), "2 problems\n  layer \"a\": first\n  layer \"b\": second");
         assert_eq!((error.kind(), error.at(), error.is_refusal()), (ErrorKind::Unsupported, "layer \"a\"", false));
+        let many = Error::check(vec![Problem::new(ErrorKind::Weights, "", "x"); 102]).unwrap_err();
+        assert_eq!((many.to_string().lines().count(), many.problems().count()), (102, 102));
+        assert!(many.to_string().ends_with("\n  and 2 more"));
     }
 }

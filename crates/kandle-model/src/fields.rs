@@ -57,7 +57,9 @@ impl<'a> Fields<'a> {
 
     /// Notes that `key` has a value that is not reproduced.
     pub fn unsupported(&mut self, key: &str, value: &Value, supported: &str) {
-        let what = format!("{key} = {} is not supported (only {supported})", json::shown(value));
+        let class = value.get("class_name").and_then(Value::as_str).map(kandle_format::shown);
+        let what =
+            format!("{key} = {} is not supported (only {supported})", class.unwrap_or_else(|| json::shown(value)));
         self.problems.push(Problem::new(ErrorKind::Unsupported, &self.at, what));
     }
 
@@ -160,7 +162,8 @@ impl<'a> Fields<'a> {
         if let Some(policy) = self.take("dtype")
             && policy_name(policy) != Some(Dtype::Float32.name())
         {
-            let named = policy_name(policy).map_or_else(|| policy.clone(), |name| Value::String(name.to_owned()));
+            let mode = policy.get("config").and_then(|config| config.get("mode"));
+            let named = policy_name(policy).map_or_else(|| mode.unwrap_or(policy).clone(), Value::from);
             self.unsupported("dtype", &named, "float32");
         }
         self.flag("trainable", true)

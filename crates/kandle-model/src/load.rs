@@ -11,6 +11,7 @@ use kandle_format::{Archive, Array, Dtype, Error, ErrorKind, Limits, Problem, Re
 use crate::{
     Layout, Plan, Weight, WeightMap,
     locate::{ignored, left_over, locate, place},
+    numeric::dtype_of,
 };
 
 /// What a load did: every weight, where it came from and what became of it.
@@ -145,56 +146,38 @@ impl WeightMap {
 
     /// Compares the caller's variables with the weights that were found.
     fn check_variables(&self, found: &[Found<'_>], vars: &HashMap<String, Var>) -> Result<()> {
-        let mut names: Vec<&str> = vars.keys().map(String::as_str).collect();
-        names.sort_unstable();
+        let wanted: BTreeSet<&str> = found.iter().map(|weight| weight.name.as_str()).collect();
+        let names: BTreeSet<&str> = vars.keys().map(String::as_str).collect();
+        let offered = |near: Option<&str>| near.map_or_else(String::new, |near| format!(", the nearest is {near}"));
         let mut problems = Vec::new();
-        let problem = |at: &str, what: String| Problem::new(ErrorKind::Weights, at, what);
-        for weight in found {
-            let expected = weight.weight.candle_shape();
-            let Found { name, at, .. } = weight;
-            match vars.get(name) {
+        for Found { name, at, weight, .. } in found {
+            let what = match vars.get(name) {
+                Some(var) => unlike(var, &weight.candle_shape()).map(|what| format!("variable {name}: {what}")),
                 None => {
-                    let near = nearest(
-                        name,
-                        names.iter().copied().filter(|other| !found.iter().any(|weight| weight.name == *other)),
-                    );
-                    let near = near.map_or_else(String::new, |near| format!(", the nearest is {near}"));
-                    problems
-                        .push(problem(at, format!("{}: the VarMap has no variable {name}{near}", weight.weight.keras)));
+                    let near = offered(nearest(name, names.difference(&wanted).copied()));
+                    Some(format!("{}: the VarMap has no variable {name}{near}", weight.keras))
                 }
-                Some(var) if var.dims() != expected => {
-                    problems.push(problem(
-                        at,
-                        format!(
-                            "variable {name}: expected {:?}, as the VarMap has it, found {expected:?} in the file",
-                            var.dims()
-                        ),
-                    ));
-                }
-                Some(var) if var.dtype() != DType::F32 => {
-                    problems.push(problem(
-                        at,
-                        format!(
-                            "variable {name}: expected float32, as the file has it, found {:?} in the VarMap",
-                            var.dtype()
-                        ),
-                    ));
-                }
-                Some(_) => {}
-            }
+            };
+            problems.extend(what.map(|what| Problem::new(ErrorKind::Weights, at, what)));
         }
-        for name in names {
-            if !found.iter().any(|weight| weight.name == name) && !self.keeps(name) {
-                let near = nearest(
-                    name,
-                    found.iter().map(|weight| weight.name.as_str()).filter(|other| !vars.contains_key(*other)),
-                );
-                let near = near.map_or_else(String::new, |near| format!(", the nearest is {near}"));
-                problems.push(problem(&format!("variable {name}"), format!("the file has no weight for it{near}")));
-            }
+        for name in names.difference(&wanted).filter(|name| !self.keeps(name)) {
+            let near = offered(nearest(name, wanted.difference(&names).copied()));
+            let what = format!("the file has no weight for it{near}");
+            problems.push(Problem::new(ErrorKind::Weights, format!("variable {name}"), what));
         }
         Error::check(problems)
     }
+}
+
+/// How a variable differs from the weight for it, of shape `expected`.
+fn unlike(var: &Var, expected: &[usize]) -> Option<String> {
+    let dims = var.dims();
+    if dims != expected {
+        let hint = if dims.iter().rev().eq(expected) { "; candle's Linear has (out, in)" } else { "" };
+        return Some(format!("expected {dims:?}, as the VarMap has it, found {expected:?} in the file{hint}"));
+    }
+    let dtype = dtype_of(var).map_or_else(|_| format!("{:?}", var.dtype()), |dtype| dtype.to_string());
+    (var.dtype() != DType::F32).then(|| format!("expected float32, as the file has it, found {dtype} in the VarMap"))
 }
 
 /// Finds and checks every weight of `map`, then lets `store` read them. Nothing is stored unless everything is found.

@@ -115,13 +115,16 @@ fn listed(names: &[impl AsRef<str>]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
+/// How many names are compared with a missing one: a file can miss many and hold many others.
+const CANDIDATES: usize = 200;
+
 fn near(arrays: &Hdf5File, path: &str) -> String {
-    offered(kandle_format::nearest(path, arrays.paths().filter(|other| other.starts_with("layers/"))))
+    offered(kandle_format::nearest(path, arrays.paths().filter(|other| other.starts_with("layers/")).take(CANDIDATES)))
 }
 
 fn near_group(arrays: &Hdf5File, layer: &str) -> String {
     let groups = arrays.paths().filter_map(|path| path.strip_prefix("model_weights/")?.split('/').next());
-    offered(kandle_format::nearest(layer, groups))
+    offered(kandle_format::nearest(layer, groups.take(CANDIDATES)))
 }
 
 fn offered(near: Option<&str>) -> String {

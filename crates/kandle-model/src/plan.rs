@@ -92,6 +92,11 @@ impl Plan {
         let last = self.slots.len() - 1;
         let inputs = self.slots.get(last..).unwrap_or_default();
         let outputs = layer.output(inputs).map_err(|problem| Error::new(problem.kind, place(config), problem.what))?;
+        if let Some(output) = outputs.iter().find(|output| output.shape.rank() > MOST_AXES) {
+            let what =
+                format!("an output of {} axes, more than the {MOST_AXES} that are supported", output.shape.rank());
+            return Err(Error::new(ErrorKind::Unsupported, place(config), what));
+        }
         let weights = layer.weights(inputs).map_err(|what| Error::new(ErrorKind::Invalid, place(config), what))?;
         let path = config.name.clone();
         let entry = (!weights.is_empty()).then_some(self.weights.layers.len());
@@ -184,6 +189,9 @@ impl Plan {
     }
 }
 
+/// As many axes as numpy allows. Every slot has a shape, so without a limit a small file could ask for much memory.
+const MOST_AXES: usize = 64;
+
 /// Refuses what is no Sequential model of Keras 3, together with the layers that would be refused in any model.
 fn check_model(config: &ModelConfig) -> Result<()> {
     let mut reasons = Vec::new();
@@ -218,7 +226,11 @@ fn read_layers(config: &ModelConfig) -> Result<(Input, Vec<ReadLayer<'_>>)> {
     let mut layers = Vec::new();
     for (index, layer) in config.layers.iter().enumerate() {
         if !names.insert(layer.name.as_str()) {
-            problems.push(Problem::new(ErrorKind::Invalid, place(layer), "a second layer of this name"));
+            problems.push(Problem::new(
+                ErrorKind::Invalid,
+                place(layer),
+                "a second layer of this name: names are unique in a Keras model",
+            ));
         }
         if layer.class == "InputLayer" && index == 0 {
             match read_input(layer) {
@@ -267,7 +279,7 @@ fn read_input(layer: &LayerConfig) -> std::result::Result<Input, Vec<Problem>> {
     };
     let shape = match fields.take("batch_shape") {
         Some(value) => shape(value).unwrap_or_else(|| {
-            fields.invalid("batch_shape", value, "a list of axes, batch first");
+            fields.invalid("batch_shape", value, "a list of 1 to 64 axes, batch first");
             Shape(Vec::new())
         }),
         None => {
@@ -321,7 +333,7 @@ fn shape(value: &Value) -> Option<Shape> {
         Value::Null => Some(None),
         size => usize::try_from(size.as_u64()?).ok().map(Some),
     };
-    let axes = value.as_array().filter(|axes| !axes.is_empty())?;
+    let axes = value.as_array().filter(|axes| (1..=MOST_AXES).contains(&axes.len()))?;
     axes.iter().map(axis).collect::<Option<Vec<_>>>().map(Shape)
 }
 

@@ -45,7 +45,7 @@ impl KerasLayer for Dense {
 
     fn weights(&self, inputs: &[Spec]) -> Result<Vec<Weight>, String> {
         let features =
-            inputs.first().and_then(|input| input.shape.last()).ok_or("the size of the last axis is not known")?;
+            inputs.first().and_then(|input| input.shape.last()).ok_or("the size of its input's last axis is not known: give the model a fixed one in Keras, or FileLayer its `of`")?;
         let mut weights = vec![Weight::new("kernel", vec![features, self.units], "weight", Layout::Transposed)];
         if self.use_bias {
             weights.push(Weight::new("bias", vec![self.units], "bias", Layout::AsIs));

@@ -65,7 +65,8 @@ impl KerasLayer for Embedding {
 }
 
 impl Embedding {
-    /// Ids outside the vocabulary are an error, as in TensorFlow on a CPU. candle reads −1 (as U32) as a row of zeros.
+    /// Ids outside the vocabulary are an error. Keras: negative ids count from the end, and what lies beyond is an error in
+    /// TensorFlow on a CPU, zeros on a GPU and NaN in JAX. candle reads −1 (as U32) as a row of zeros.
     fn check(&self, ids: &Tensor) -> candle_core::Result<()> {
         let numbers = ids.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
         let known = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < self.vocabulary);
