@@ -22,8 +22,11 @@ pub struct Hdf5File {
     at: String,
     bytes: Bytes,
     allowance: Allowance,
-    /// The groups, each with its attributes once they were asked for.
-    groups: BTreeMap<String, (Group, OnceLock<Attributes>)>,
+    groups: BTreeMap<String, Group>,
+    /// The attributes of the root group, once they were asked for.
+    root_attributes: OnceLock<BTreeMap<String, Attributes>>,
+    /// The attributes of all other groups, once those of one were asked for: only legacy files use them.
+    attributes: OnceLock<BTreeMap<String, Attributes>>,
     arrays: BTreeMap<String, Stored>,
     /// Bytes of all paths together.
     named: u64,
@@ -61,6 +64,8 @@ impl Hdf5File {
             bytes,
             allowance,
             groups: BTreeMap::new(),
+            root_attributes: OnceLock::new(),
+            attributes: OnceLock::new(),
             arrays: BTreeMap::new(),
             named: 0,
             limits: limits.clone(),
@@ -87,7 +92,7 @@ impl Hdf5File {
         }
         let children = group.iter_groups().map_err(|error| self.damaged(path, error))?;
         self.note_name(path)?;
-        self.groups.insert(path.to_owned(), (group, OnceLock::new()));
+        self.groups.insert(path.to_owned(), group);
         if self.groups.len().saturating_add(self.arrays.len()) > self.limits.objects {
             let what = format!("more than {} groups and arrays", self.limits.objects);
             return Err(self.wrong(ErrorKind::Limit, path, what));
@@ -213,11 +218,20 @@ impl Hdf5File {
     }
 
     fn attribute(&self, path: &str, name: &str) -> Result<Option<&AttrValue>> {
-        let Some((group, attributes)) = self.groups.get(path) else { return Ok(None) };
+        if !self.has_group(path) {
+            return Ok(None);
+        }
+        let (attributes, of_root) =
+            if path.is_empty() { (&self.root_attributes, true) } else { (&self.attributes, false) };
         let attributes = attributes.get_or_init(|| {
-            self.allowance.renew();
-            with_room(|| attributes_of(group)).unwrap_or_else(|| Err(GAVE_UP.to_owned()))
+            let groups = self.groups.iter().filter(|(path, _)| path.is_empty() == of_root);
+            let read = groups.map(|(path, group)| {
+                self.allowance.renew();
+                (path.clone(), attributes_of(group))
+            });
+            with_room(|| read.collect()).unwrap_or_default()
         });
+        let attributes = attributes.get(path).ok_or_else(|| self.wrong(ErrorKind::Damaged, path, GAVE_UP))?;
         let attributes = attributes.as_ref().map_err(|what| self.wrong(ErrorKind::Damaged, path, what))?;
         match attributes.get(name) {
             Some(Some(value)) => Ok(Some(value)),
