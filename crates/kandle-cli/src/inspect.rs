@@ -90,10 +90,19 @@ struct LayerRow {
     weights: Option<Vec<WeightRow>>,
 }
 
+/// How many numbers an array of `shape` has. A file may declare any shape, so it stops at the largest number there is.
+fn numbers(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product: usize, axis| product.saturating_mul(*axis))
+}
+
+fn total(numbers: impl IntoIterator<Item = usize>) -> usize {
+    numbers.into_iter().fold(0, usize::saturating_add)
+}
+
 impl LayerRow {
     fn parameters(&self) -> Option<usize> {
         let weights = self.weights.as_ref()?;
-        Some(weights.iter().map(|weight| weight.shape.iter().product::<usize>()).sum())
+        Some(total(weights.iter().map(|weight| numbers(&weight.shape))))
     }
 }
 
@@ -171,16 +180,16 @@ impl<'a> Inspected<'a> {
 
     fn parameters(&self) -> Option<usize> {
         self.plan.as_ref()?;
-        self.layers().iter().map(LayerRow::parameters).sum()
+        self.layers().iter().map(LayerRow::parameters).collect::<Option<Vec<_>>>().map(total)
     }
 
     /// How many bytes the loaded weights take in the file.
     fn weight_bytes(&self) -> Option<usize> {
         let of = |path: &str| {
             let array = self.archive.arrays().array(path)?;
-            Some(array.shape().iter().product::<usize>() * array.dtype().ok()?.size())
+            Some(numbers(array.shape()).saturating_mul(array.dtype().ok()?.size()))
         };
-        self.report.as_ref()?.loaded.iter().map(|weight| of(&weight.from)).sum()
+        self.report.as_ref()?.loaded.iter().map(|weight| of(&weight.from)).collect::<Option<Vec<_>>>().map(total)
     }
 
     /// Path, shape and dtype of every array of the file.
@@ -276,7 +285,7 @@ impl<'a> Inspected<'a> {
             }
             (None, _) => {
                 let arrays = self.arrays();
-                let numbers: usize = arrays.iter().map(|array| array.1.iter().product::<usize>()).sum();
+                let numbers = total(arrays.iter().map(|array| numbers(array.1)));
                 let _ = writeln!(text, "the file has {} arrays, {} numbers", grouped(arrays.len()), grouped(numbers));
             }
         }

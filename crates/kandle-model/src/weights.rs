@@ -26,12 +26,6 @@ impl Weight {
     pub fn candle_shape(&self) -> Vec<usize> {
         self.layout.candle_shape(&self.shape)
     }
-
-    /// How many numbers it has.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.shape.iter().product()
-    }
 }
 
 /// The weights of one layer: where they lie in a Keras file and where they go in a `VarMap`.
