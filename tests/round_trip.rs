@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Module, VarBuilder, VarMap};
 use kandle::{
-    Archive, Container, FileLayer, Limits, Model, Plan, WeightMap,
-    parity::{Array, Case, compare, find_cases},
+    Archive, Container, FileLayer, Judged, Limits, Model, ModelConfig, Plan, WeightMap,
+    parity::{Array, Case, check, compare, find_cases},
 };
 use serde_json::json;
 
@@ -146,6 +146,27 @@ fn a_bare_weights_file_fills_a_model_built_by_hand() {
     assert!(error.ends_with(
         "weights without a configuration: say which layer is which, or open the model they belong to as well"
     ));
+}
+
+/// `model.to_json()` of Keras 3 writes what stands in config.json, without a version.
+#[test]
+fn an_architecture_in_json_takes_weights_from_another_file() {
+    let case = Case::open(format!("{CASES}/example3/2x3")).unwrap();
+    let keras = std::fs::File::open(case.path.join("model.keras")).unwrap();
+    let text = std::io::read_to_string(zip::ZipArchive::new(keras).unwrap().by_name("config.json").unwrap()).unwrap();
+    assert!(!text.contains("keras_version"));
+
+    let config = ModelConfig::from_json(&text).unwrap();
+    assert_eq!(config.keras_major(), 3);
+    let plan = Plan::new(&config).unwrap();
+    let archive = Archive::open(case.path.join("model.weights.h5"), &Limits::default()).unwrap();
+    let (vars, _) = plan.load(&archive, &Device::Cpu).unwrap();
+    let verdict = check(&case, "model.weights.h5", &Judged(&plan.with(&vars).unwrap()));
+    assert!(verdict.is_ok(), "{verdict}");
+
+    let without_version = r#"{"class_name": "Sequential", "config": []}"#;
+    let error = Plan::new(&ModelConfig::from_json(without_version).unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "model.json: written by Keras 1, only files of Keras 3 are supported yet");
 }
 
 #[test]

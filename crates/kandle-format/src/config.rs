@@ -45,15 +45,19 @@ pub struct LayerConfig {
 }
 
 impl ModelConfig {
-    /// Reads the JSON text that Keras's `model.to_json()` writes. `keras_version` decides what some names mean
-    /// (`hard_sigmoid`); the text holds it since Keras 2.
+    /// Reads the JSON text that Keras's `model.to_json()` writes.
+    ///
+    /// Keras: versions 1 and 2 put `keras_version` into the text. Keras 3 does not, but it alone writes `module` and
+    /// `registered_name` beside the class of a model, so such a text counts as version 3.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where the text is not a model's configuration.
     pub fn from_json(text: &str) -> Result<Self> {
         const AT: &str = "model.json";
         let value = json::parse(text.as_bytes(), AT, &Limits::default())?;
-        let version = value.get("keras_version").and_then(Value::as_str).map(str::to_owned);
+        let named = value.get("keras_version").and_then(Value::as_str);
+        let is_keras_3 = || value.get("module").is_some() && value.get("registered_name").is_some();
+        let version = named.or_else(|| is_keras_3().then_some("3")).map(str::to_owned);
         Self::read(AT, &value, version)
     }
 
