@@ -90,11 +90,11 @@ impl Subject for Judged<'_> {
     fn call_layer(
         &self,
         path: &str,
-        _: usize,
+        call: usize,
         inputs: &[Array],
         masks: &[Option<Array>],
     ) -> std::result::Result<Option<LayerCall>, Failure> {
-        self.0.call_layer(path, &values(inputs, masks)?)?.map(|outputs| layer_call(&outputs)).transpose()
+        self.0.call_layer(path, call, &values(inputs, masks)?)?.map(|outputs| layer_call(&outputs)).transpose()
     }
 }
 

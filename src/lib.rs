@@ -8,7 +8,9 @@ pub use kandle_format::{
     ModelConfig, Problem, Result, json, nearest, shown,
 };
 pub use kandle_model::{
-    Activation, Family, FileLayer, Function, Input, LayerWeights, Layout, LoadReport, LoadedWeight, Model, Plan,
-    PlannedLayer, Registered, Shape, Spec, Step, Trace, TracedCall, Value, Weight, WeightMap, layers, load_weights,
+    Activation, Argument, Arguments, Call, Family, Fields, FileLayer, Function, Given, Inner, Input, KerasLayer,
+    LayerWeights, Layout, LoadReport, LoadedWeight, Masking, Model, Plan, PlannedLayer, Policy, Quantization,
+    Registered, Registry, Shape, Spec, Step, Trace, TracedCall, Value, Weight, WeightMap, layers, load_weights,
+    operations,
 };
 pub use kandle_parity as parity;

@@ -24,9 +24,9 @@ fn readme(name: &str) -> String {
 #[test]
 fn readme_lists_the_layers_of_the_registry() {
     let mut table = "| family | layers |\n|---|---|\n".to_owned();
-    let families: BTreeSet<Family> = kandle::layers().iter().map(|layer| layer.family).collect();
+    let families: BTreeSet<Family> = kandle::layers().map(|layer| layer.family).collect();
     for family in families {
-        let of_family = kandle::layers().iter().filter(|layer| layer.family == family);
+        let of_family = kandle::layers().filter(|layer| layer.family == family);
         let classes: Vec<&str> = of_family.map(|layer| layer.class).collect();
         table.push_str(&format!("| {} | {} |\n", family.name(), classes.join(", ")));
     }

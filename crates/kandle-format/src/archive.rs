@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     Bytes, Error, ErrorKind, Hdf5File, Limits, ModelConfig, Result,
@@ -22,6 +22,7 @@ pub struct Archive {
     keras_version: Option<String>,
     backend: Option<String>,
     config: Option<(&'static str, Value)>,
+    assets: BTreeMap<String, Vec<u8>>,
     arrays: Hdf5File,
     members: Vec<String>,
 }
@@ -123,8 +124,18 @@ impl Archive {
         let config = zip.member(CONFIG, limits.json_bytes)?.ok_or_else(|| missing(CONFIG))?;
         let config = json::parse(config.as_slice(), CONFIG, limits)?;
         let weights = zip.member(WEIGHTS, limits.unpacked_bytes)?.ok_or_else(|| missing(WEIGHTS))?;
+        let mut assets = BTreeMap::new();
+        for member in &members {
+            let Some(path) = member.strip_prefix("assets/").filter(|path| !path.is_empty() && !path.ends_with('/'))
+            else {
+                continue;
+            };
+            let asset = zip.member(member, limits.json_bytes)?.ok_or_else(|| missing(member))?;
+            assets.insert(path.to_owned(), asset.as_slice().to_vec());
+        }
         Ok(Self {
             name: String::new(),
+            assets,
             container: Container::Keras,
             keras_version: Some(version.to_owned()),
             backend: None,
@@ -154,6 +165,7 @@ impl Archive {
         };
         Ok(Self {
             name: String::new(),
+            assets: BTreeMap::new(),
             container,
             keras_version: arrays.text_attribute("", "keras_version")?,
             backend: arrays.text_attribute("", "backend")?,
@@ -213,6 +225,7 @@ impl Archive {
         let mut config = ModelConfig::read(at, value, self.keras_version.clone()).map_err(in_file)?;
         // Legacy files have the settings for training in an attribute of their own.
         config.compiled |= self.arrays.text_attribute("", "training_config").map_err(in_file)?.is_some();
+        config.assets.clone_from(&self.assets);
         Ok(config)
     }
 }

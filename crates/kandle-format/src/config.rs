@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use crate::{
     Error, ErrorKind, Limits, Result,
     json::{self, Map, Value},
@@ -24,6 +26,9 @@ pub struct ModelConfig {
     pub config: Map<String, Value>,
     /// Whether the file holds settings for training (optimizer, loss, metrics), which inference ignores.
     pub compiled: bool,
+    /// The files that lie beside the configuration, such as vocabularies, by the path of the layer they belong to and
+    /// their name: `layers/string_lookup/vocabulary.txt`.
+    pub assets: BTreeMap<String, Vec<u8>>,
 }
 
 /// One layer in Keras's own words.
@@ -42,6 +47,10 @@ pub struct LayerConfig {
     pub name: String,
     /// The settings.
     pub config: Map<String, Value>,
+    /// Its calls, where it is part of a Functional model.
+    pub inbound_nodes: Vec<Value>,
+    /// The number that marks one object written in several places.
+    pub shared_object_id: Option<u64>,
 }
 
 impl ModelConfig {
@@ -86,6 +95,7 @@ impl ModelConfig {
             keras_version,
             layers: layers.iter().enumerate().map(read).collect::<Result<_>>()?,
             compiled: value.get("compile_config").and_then(Value::as_object).is_some_and(|config| !config.is_empty()),
+            assets: BTreeMap::new(),
             config,
         })
     }
@@ -93,14 +103,22 @@ impl ModelConfig {
     /// The first number of the version of Keras that wrote this; 1 where the file names none.
     #[must_use]
     pub fn keras_major(&self) -> u32 {
-        let version = self.keras_version.as_deref().unwrap_or("1");
-        version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(1)
+        keras_major(self.keras_version.as_deref())
     }
 }
 
+/// The first number of a version of Keras; 1 where there is none, as files of Keras 1 name none.
+#[must_use]
+pub fn keras_major(version: Option<&str>) -> u32 {
+    version.unwrap_or("1").split('.').next().and_then(|major| major.parse().ok()).unwrap_or(1)
+}
+
 impl LayerConfig {
-    /// Reads the envelope of a layer.
-    fn read(at: &str, value: &Value) -> Result<Self> {
+    /// Reads the envelope of a layer; `at` is where it stands, for errors.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where `value` is no layer's.
+    pub fn read(at: &str, value: &Value) -> Result<Self> {
         let envelope = Envelope::read(at, value)?;
         let damaged = |what: String| Error::new(ErrorKind::Damaged, at, what);
         let config = envelope.config.as_object().ok_or_else(|| damaged("config is not an object".to_owned()))?;
@@ -119,7 +137,37 @@ impl LayerConfig {
             module: value.get("module").and_then(Value::as_str).map(str::to_owned),
             registered_name: envelope.registered_name,
             config: config.clone(),
+            inbound_nodes: match value.get("inbound_nodes") {
+                None | Some(Value::Null) => Vec::new(),
+                Some(Value::Array(nodes)) => nodes.clone(),
+                Some(_) => return Err(damaged("inbound_nodes is not a list".to_owned())),
+            },
+            shared_object_id: value.get("shared_object_id").and_then(Value::as_u64),
         })
+    }
+
+    /// The model that this layer is, if it is one; `keras_version` is that of the file it lies in.
+    #[must_use]
+    pub fn model(&self, keras_version: Option<&str>) -> Option<Result<ModelConfig>> {
+        let known = matches!(self.class.as_str(), "Sequential" | "Functional" | "Model");
+        if !known
+            && !self
+                .config
+                .get("layers")
+                .is_some_and(|layers| layers.is_array() && self.config.contains_key("output_layers"))
+        {
+            return None;
+        }
+        let value = serde_json::json!({
+            "class_name": self.class,
+            "config": self.config,
+            "registered_name": self.registered_name,
+            "name": self.name,
+        });
+        Some(
+            ModelConfig::read(&self.at, &value, keras_version.map(str::to_owned))
+                .map(|model| ModelConfig { name: self.name.clone(), ..model }),
+        )
     }
 }
 

@@ -18,11 +18,12 @@ pub enum Dtype {
     Bfloat16,
     Float32,
     Float64,
+    String,
 }
 
 impl Dtype {
     /// Every dtype, with Keras's name and the size of one number in bytes.
-    const ALL: [(Self, &'static str, usize); 13] = [
+    const ALL: [(Self, &'static str, usize); 14] = [
         (Self::Bool, "bool", 1),
         (Self::Int8, "int8", 1),
         (Self::Int16, "int16", 2),
@@ -36,6 +37,7 @@ impl Dtype {
         (Self::Bfloat16, "bfloat16", 2),
         (Self::Float32, "float32", 4),
         (Self::Float64, "float64", 8),
+        (Self::String, "string", 0),
     ];
 
     /// The dtype that Keras calls `name`.
@@ -50,7 +52,7 @@ impl Dtype {
         Self::ALL.iter().find(|entry| entry.0 == self).map_or("", |entry| entry.1)
     }
 
-    /// Bytes of one number.
+    /// Bytes of one number; 0 for strings, which have no size of their own.
     #[must_use]
     pub fn size(self) -> usize {
         Self::ALL.iter().find(|entry| entry.0 == self).map_or(0, |entry| entry.2)

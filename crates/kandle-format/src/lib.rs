@@ -25,7 +25,7 @@ mod zip_file;
 
 pub use archive::{Archive, Container};
 pub use bytes::Bytes;
-pub use config::{LayerConfig, ModelConfig};
+pub use config::{LayerConfig, ModelConfig, keras_major};
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Problem, Result};
 pub use hdf5_file::{Array, Hdf5File};

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 use kandle_format::{ErrorKind, Problem, json::Value};
 
 use crate::{
-    Call, Family, Fields, KerasLayer, Spec,
+    Family, Fields, Inner, Spec,
     numeric::{constant_like, wide},
     registry,
 };
@@ -16,7 +16,7 @@ pub enum Activation {
     /// A function, with the parameters its bare name stands for.
     Function(Function),
     /// A layer that has no weights.
-    Layer(Box<dyn KerasLayer>),
+    Layer(Inner),
 }
 
 /// An activation function, by Keras's name.
@@ -101,20 +101,15 @@ impl Activation {
         if let Some(function) = Function::read(value) {
             return Self::Function(function);
         }
-        let text = |part: &str| value.get(part).and_then(Value::as_str).unwrap_or_default();
-        let config = value.get("config").and_then(Value::as_object);
-        match (registry::find(text("class_name")), config) {
-            (Some(registered), Some(config))
-                if text("module") == "keras.layers" && registered.family == Family::Activations =>
-            {
-                let mut inner = Fields::new(config, &format!("{} › {key} ({})", fields.at(), registered.class));
-                inner.common();
-                let layer = (registered.read)(&mut inner);
-                inner.finish().into_iter().for_each(|problem| fields.problem(problem));
-                return Self::Layer(layer);
+        let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
+        match registry::find(class) {
+            Some(registered) if registered.family == Family::Activations && registered.class != "PReLU" => {
+                if let Some(inner) = Inner::read(fields, key, value) {
+                    return Self::Layer(inner);
+                }
             }
-            (_, Some(_)) => {
-                fields.unsupported(key, &Value::from(text("class_name")), "built-in activations and activation layers")
+            _ if value.get("config").is_some_and(Value::is_object) => {
+                fields.unsupported(key, &Value::from(class), "built-in activations and activation layers")
             }
             _ => fields.unsupported(key, value, "the names of built-in activations"),
         }
@@ -144,12 +139,10 @@ impl Activation {
     pub fn apply(&self, value: &crate::Value) -> Result<crate::Value> {
         match self {
             Self::Function(function) => Ok(value.with_tensor(function.apply(&value.tensor)?)),
-            Self::Layer(layer) => {
-                match layer.forward(Call { inputs: std::slice::from_ref(value), weights: &[] })?.pop() {
-                    Some(only) => Ok(only),
-                    None => bail!("an activation without an output"),
-                }
-            }
+            Self::Layer(layer) => match layer.call(std::slice::from_ref(value), &[])?.pop() {
+                Some(only) => Ok(only),
+                None => bail!("an activation without an output"),
+            },
         }
     }
 }
@@ -328,12 +321,12 @@ mod tests {
     use kandle_format::{Limits, json};
 
     use super::{Activation, Function, NAMES};
-    use crate::Fields;
+    use crate::{Fields, fields::Context};
 
     /// What `text` stands for, and what was found wrong with it.
     fn read(text: &str) -> (Activation, Vec<String>) {
         let (value, none) = (json::parse(text.as_bytes(), "t", &Limits::default()).unwrap(), json::Map::new());
-        let mut fields = Fields::new(&none, "layer \"x\"");
+        let mut fields = Fields::new(&none, "layer \"x\"", Context::default());
         let activation = Activation::read(&mut fields, "activation", &value);
         (activation, fields.finish().iter().map(ToString::to_string).collect())
     }

@@ -1,11 +1,11 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{
-    Dtype, ErrorKind, Problem,
+    ErrorKind, Problem,
     json::{self, Map, Value},
 };
 
-use crate::{Activation, activation::Function};
+use crate::{Activation, Inner, Policy, activation::Function};
 
 /// The settings of one layer, consumed key by key.
 ///
@@ -17,12 +17,58 @@ pub struct Fields<'a> {
     taken: BTreeSet<&'a str>,
     problems: Vec<Problem>,
     at: String,
+    policy: Policy,
+    context: Context<'a>,
+}
+
+/// What a layer's settings alone do not say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// The version of Keras that wrote the file.
+    pub keras_version: Option<&'a str>,
+    /// The files that lie beside the configuration, such as vocabularies, by path.
+    pub assets: Option<&'a BTreeMap<String, Vec<u8>>>,
+    /// The layer's own group in the weight store, which is its folder among the assets too.
+    pub group: &'a str,
+    /// The layers that the user registered.
+    pub custom: Option<&'a crate::Registry>,
+}
+
+/// Settings without a file are those of Keras 3.
+impl Default for Context<'_> {
+    fn default() -> Self {
+        Self { keras_version: Some("3"), assets: None, group: "", custom: None }
+    }
 }
 
 impl<'a> Fields<'a> {
     /// The settings `config` of the layer that errors call `at`.
-    pub(crate) fn new(config: &'a Map<String, Value>, at: &str) -> Self {
-        Self { config, taken: BTreeSet::new(), problems: Vec::new(), at: at.to_owned() }
+    pub(crate) fn new(config: &'a Map<String, Value>, at: &str, context: Context<'a>) -> Self {
+        let (taken, problems) = (BTreeSet::new(), Vec::new());
+        Self { config, taken, problems, at: at.to_owned(), policy: Policy::default(), context }
+    }
+
+    pub(crate) fn context(&self) -> Context<'a> {
+        self.context
+    }
+
+    /// The file `name` that was saved with the layer, such as `vocabulary.txt`.
+    #[must_use]
+    pub fn asset(&self, name: &str) -> Option<&'a [u8]> {
+        let path = format!("{}/{name}", self.context.group);
+        self.context.assets?.get(&path).map(Vec::as_slice)
+    }
+
+    /// The first number of the version of Keras that wrote the settings. A name may have another meaning in each.
+    #[must_use]
+    pub fn keras_major(&self) -> u32 {
+        kandle_format::keras_major(self.context.keras_version)
+    }
+
+    /// The layer's dtype policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Everything found wrong, the keys that nobody asked for included.
@@ -38,12 +84,13 @@ impl<'a> Fields<'a> {
     }
 
     /// Where the layer is, for errors.
-    pub(crate) fn at(&self) -> &str {
+    #[must_use]
+    pub fn at(&self) -> &str {
         &self.at
     }
 
     /// The value of `key`, if it is there and not null.
-    pub(crate) fn take(&mut self, key: &'static str) -> Option<&'a Value> {
+    pub fn take(&mut self, key: &'static str) -> Option<&'a Value> {
         let (key, value) = self.config.get_key_value(key)?;
         self.taken.insert(key);
         (!value.is_null()).then_some(value)
@@ -65,6 +112,16 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
+    }
+
+    /// Notes settings that Keras itself would not accept together.
+    pub fn wrong(&mut self, what: impl Into<String>) {
+        self.problems.push(Problem::new(ErrorKind::Invalid, &self.at, what.into()));
+    }
+
+    /// Notes that something about the layer is not reproduced.
+    pub fn refuse(&mut self, what: impl Into<String>) {
+        self.problems.push(Problem::new(ErrorKind::Unsupported, &self.at, what.into()));
     }
 
     fn read<T>(&mut self, key: &'static str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
@@ -100,6 +157,65 @@ impl<'a> Fields<'a> {
             one => axis(one).map(|axis| vec![axis]),
         });
         self.required(key, axes).unwrap_or_default()
+    }
+
+    /// A size, if it is given; at least 1.
+    pub fn optional_size(&mut self, key: &'static str) -> Option<usize> {
+        self.read(key, "a whole number of at least 1", |value| whole(value).filter(|size| *size > 0))
+    }
+
+    /// A whole number of either sign, `default` where it is not given.
+    pub fn integer(&mut self, key: &'static str, default: i64) -> i64 {
+        self.optional_integer(key).unwrap_or(default)
+    }
+
+    /// A whole number of either sign, if it is given.
+    pub fn optional_integer(&mut self, key: &'static str) -> Option<i64> {
+        self.read(key, "a whole number", integer)
+    }
+
+    /// Whole numbers of either sign, a single one or a list of them, if they are given.
+    pub fn integers(&mut self, key: &'static str) -> Option<Vec<i64>> {
+        self.read(key, "a whole number or a list of them", |value| match value {
+            Value::Array(items) => items.iter().map(integer).collect(),
+            one => integer(one).map(|one| vec![one]),
+        })
+    }
+
+    /// One size for each of `rank` axes, at least 1; a single number counts for all. `default` where it is not given.
+    pub fn sizes(&mut self, key: &'static str, rank: usize, default: usize) -> Vec<usize> {
+        self.optional_sizes(key, rank).unwrap_or_else(|| vec![default; rank])
+    }
+
+    /// One size for each of `rank` axes, at least 1; a single number counts for all.
+    pub fn optional_sizes(&mut self, key: &'static str, rank: usize) -> Option<Vec<usize>> {
+        let size = |value: &Value| whole(value).filter(|size| *size > 0);
+        self.read(key, &format!("{rank} whole numbers of at least 1"), |value| match value {
+            Value::Array(items) if items.len() == rank => items.iter().map(size).collect(),
+            Value::Array(_) => None,
+            one => size(one).map(|one| vec![one; rank]),
+        })
+    }
+
+    /// A number, `default` where it is not given.
+    pub fn number(&mut self, key: &'static str, default: f64) -> f64 {
+        self.optional_number(key).unwrap_or(default)
+    }
+
+    /// A number, if it is given.
+    pub fn optional_number(&mut self, key: &'static str) -> Option<f64> {
+        self.read(key, "a number", json::number)
+    }
+
+    /// Whether channels come first (`data_format`), false where it is not given.
+    pub fn channels_first(&mut self) -> bool {
+        self.choice("data_format", &[("channels_last", false), ("channels_first", true)]).unwrap_or(false)
+    }
+
+    /// The layer inside this one; `None` where it is not given, and where it is not understood, which is noted.
+    pub fn layer(&mut self, key: &'static str) -> Option<Inner> {
+        let value = self.take(key)?;
+        Inner::read(self, key, value)
     }
 
     /// A truth value, `default` where it is not given.
@@ -156,18 +272,27 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The keys every layer has: its name and the dtype policy. Returns whether the layer's weights are trainable.
+    /// The keys every layer has: its name and its dtype policy. Returns whether the layer's weights are trainable.
     pub(crate) fn common(&mut self) -> bool {
         self.take("name");
-        if let Some(policy) = self.take("dtype")
-            && policy_name(policy) != Some(Dtype::Float32.name())
-        {
-            let mode = policy.get("config").and_then(|config| config.get("mode"));
-            let named = policy_name(policy).map_or_else(|| mode.unwrap_or(policy).clone(), Value::from);
-            self.unsupported("dtype", &named, "float32");
+        if let Some(policy) = self.take("dtype") {
+            match Policy::read(policy) {
+                Some(policy) => self.policy = policy,
+                None => {
+                    let part = |key: &str| policy.get("config").and_then(|config| config.get(key));
+                    let named = part("name").or_else(|| part("mode")).unwrap_or(policy).clone();
+                    self.unsupported("dtype", &named, "dtypes, mixed_float16, mixed_bfloat16, int8, int4 and float8");
+                }
+            }
         }
         self.flag("trainable", true)
     }
+}
+
+/// A whole number of either sign. Keras may write one as a float.
+fn integer(value: &Value) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    value.as_i64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < EXACT).map(|x| x as i64))
 }
 
 /// A whole number of at least 0.
@@ -175,27 +300,16 @@ fn whole(value: &Value) -> Option<usize> {
     usize::try_from(value.as_u64()?).ok()
 }
 
-/// The name of a dtype policy: a text, or an object `DTypePolicy` with a name.
-fn policy_name(policy: &Value) -> Option<&str> {
-    match policy {
-        Value::String(name) => Some(name),
-        policy => match policy.get("class_name")?.as_str()? {
-            "DTypePolicy" | "FloatDTypePolicy" => policy.get("config")?.get("name")?.as_str(),
-            _ => None,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use kandle_format::{Limits, json};
 
-    use super::Fields;
+    use super::{Context, Fields};
 
     /// Runs `read` on the settings `text` and returns what was found wrong.
     fn problems(text: &str, read: impl Fn(&mut Fields<'_>)) -> Vec<String> {
         let config = json::parse(text.as_bytes(), "test", &Limits::default()).unwrap();
-        let mut fields = Fields::new(config.as_object().unwrap(), "layer \"x\"");
+        let mut fields = Fields::new(config.as_object().unwrap(), "layer \"x\"", Context::default());
         read(&mut fields);
         fields.finish().iter().map(ToString::to_string).collect()
     }
@@ -228,23 +342,5 @@ mod tests {
             "layer \"x\": threshold = 0.5 is not supported (only 0.0)",
         ];
         assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn the_dtype_policy_is_read_in_both_forms() {
-        for (policy, wrong) in [
-            (r#""float32""#, None),
-            (r#"{"class_name": "DTypePolicy", "config": {"name": "float32"}}"#, None),
-            (r#""mixed_float16""#, Some("layer \"x\": dtype = \"mixed_float16\" is not supported (only float32)")),
-            (
-                r#"{"class_name": "DTypePolicy", "config": {"name": "float64"}}"#,
-                Some("layer \"x\": dtype = \"float64\" is not supported (only float32)"),
-            ),
-        ] {
-            let found = problems(&format!("{{\"dtype\": {policy}}}"), |fields| {
-                fields.common();
-            });
-            assert_eq!(found.first().map(String::as_str), wrong);
-        }
     }
 }

@@ -10,26 +10,36 @@
 //! [`ModelConfig`]: kandle_format::ModelConfig
 
 mod activation;
+mod arguments;
+mod build;
 mod call;
 mod fields;
+mod graph;
+mod inner;
 mod layers;
 mod layout;
 mod load;
 mod locate;
 mod model;
 mod numeric;
+mod ops;
 mod plan;
+mod policy;
 mod registry;
+mod run;
 mod shape;
 mod weights;
 
 pub use activation::{Activation, Function};
-pub use call::{Call, KerasLayer, Value};
+pub use arguments::{Argument, Arguments, Given};
+pub use call::{Call, KerasLayer, Masking, Value};
 pub use fields::Fields;
+pub use inner::Inner;
 pub use layout::Layout;
 pub use load::{LoadReport, LoadedWeight, load_weights};
 pub use model::{Model, Trace, TracedCall};
 pub use plan::{Input, Plan, PlannedLayer, Step};
-pub use registry::{Family, Registered, layers};
+pub use policy::{Policy, Quantization};
+pub use registry::{Family, Registered, Registry, layers, operations};
 pub use shape::{Shape, Spec};
 pub use weights::{FileLayer, LayerWeights, Weight, WeightMap};

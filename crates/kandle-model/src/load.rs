@@ -4,14 +4,14 @@ use std::{
     path::Path,
 };
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::VarMap;
 use kandle_format::{Archive, Array, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
 
 use crate::{
     Layout, Plan, Weight, WeightMap,
     locate::{ignored, left_over, locate, place},
-    numeric::dtype_of,
+    numeric::{dtype_of, storage},
 };
 
 /// What a load did: every weight, where it came from and what became of it.
@@ -66,11 +66,42 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// The numbers in candle's layout.
-    fn read(&self) -> Result<Vec<f32>> {
+    /// The numbers in candle's layout and in the dtype candle stores them in.
+    fn read(&self, device: &Device) -> Result<Tensor> {
         let bytes = self.array.bytes()?;
-        let numbers = bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
-        Ok(self.weight.layout.to_candle(numbers, &self.weight.shape))
+        let bytes = match self.weight.part {
+            None => &*bytes,
+            Some((part, parts)) => {
+                let size = bytes.len() / parts.max(1);
+                bytes.get(part * size..(part + 1) * size).unwrap_or_default()
+            }
+        };
+        macro_rules! numbers {
+            ($number:ty) => {
+                bytes.as_chunks().0.iter().map(|number| <$number>::from_le_bytes(*number)).collect::<Vec<_>>()
+            };
+        }
+        let wider = |numbers: Vec<i16>| self.tensor(numbers, device);
+        match self.weight.dtype.unwrap_or(Dtype::Float32) {
+            Dtype::Float64 => self.tensor(numbers!(f64), device),
+            Dtype::Float16 => self.tensor(numbers!(half::f16), device),
+            Dtype::Bfloat16 => self.tensor(numbers!(half::bf16), device),
+            Dtype::Bool | Dtype::Uint8 => self.tensor(bytes.to_vec(), device),
+            Dtype::Int8 => wider(bytes.iter().map(|byte| i16::from(byte.cast_signed())).collect()),
+            Dtype::Int16 => wider(numbers!(i16)),
+            Dtype::Int32 => self.tensor(numbers!(i32), device),
+            Dtype::Int64 => self.tensor(numbers!(i64), device),
+            Dtype::Uint32 => self.tensor(numbers!(u32), device),
+            Dtype::Float32 => self.tensor(numbers!(f32), device),
+            other => {
+                Err(Error::new(ErrorKind::Unsupported, &self.at, format!("{}: a weight of {other}", self.weight.keras)))
+            }
+        }
+    }
+
+    fn tensor<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Tensor> {
+        let numbers = self.weight.layout.to_candle(numbers, &self.weight.shape);
+        Tensor::from_vec(numbers, self.weight.candle_shape(), device).map_err(|error| self.candle_failed(error))
     }
 
     fn candle_failed(&self, error: candle_core::Error) -> Error {
@@ -83,8 +114,8 @@ pub(crate) fn into_new(map: &WeightMap, archive: &Archive, device: &Device) -> R
     load(map, archive, |found| {
         let mut vars = HashMap::new();
         for weight in found {
-            let shape = weight.weight.candle_shape();
-            let var = Var::from_vec(weight.read()?, shape, device).map_err(|error| weight.candle_failed(error))?;
+            let tensor = weight.read(device)?;
+            let var = Var::from_tensor(&tensor).map_err(|error| weight.candle_failed(error))?;
             vars.insert(weight.name.clone(), var);
         }
         let map = VarMap::new();
@@ -130,8 +161,7 @@ impl WeightMap {
             let mut filled = Vec::new();
             for weight in found {
                 if let Some(var) = vars.get(&weight.name) {
-                    let tensor = Tensor::from_vec(weight.read()?, weight.weight.candle_shape(), var.device());
-                    filled.push((var, tensor.map_err(|error| weight.candle_failed(error))?, weight));
+                    filled.push((var, weight.read(var.device())?, weight));
                 }
             }
             // Nothing below can be wrong with the file any more: shapes, dtypes and devices are those of the variables.
@@ -152,7 +182,7 @@ impl WeightMap {
         let mut problems = Vec::new();
         for Found { name, at, weight, .. } in found {
             let what = match vars.get(name) {
-                Some(var) => unlike(var, &weight.candle_shape()).map(|what| format!("variable {name}: {what}")),
+                Some(var) => unlike(var, weight).map(|what| format!("variable {name}: {what}")),
                 None => {
                     let near = offered(nearest(name, names.difference(&wanted).copied()));
                     Some(format!("{}: the VarMap has no variable {name}{near}", weight.keras))
@@ -169,15 +199,17 @@ impl WeightMap {
     }
 }
 
-/// How a variable differs from the weight for it, of shape `expected`.
-fn unlike(var: &Var, expected: &[usize]) -> Option<String> {
-    let dims = var.dims();
+/// How a variable differs from the weight for it.
+fn unlike(var: &Var, weight: &Weight) -> Option<String> {
+    let (dims, expected) = (var.dims(), weight.candle_shape());
     if dims != expected {
-        let hint = if dims.iter().rev().eq(expected) { "; candle's Linear has (out, in)" } else { "" };
+        let hint = if dims.iter().rev().eq(&expected) { "; candle's Linear has (out, in)" } else { "" };
         return Some(format!("expected {dims:?}, as the VarMap has it, found {expected:?} in the file{hint}"));
     }
     let dtype = dtype_of(var).map_or_else(|_| format!("{:?}", var.dtype()), |dtype| dtype.to_string());
-    (var.dtype() != DType::F32).then(|| format!("expected float32, as the file has it, found {dtype} in the VarMap"))
+    let wanted = weight.dtype.unwrap_or(Dtype::Float32);
+    let same = storage(wanted).is_ok_and(|storage| storage == var.dtype());
+    (!same).then(|| format!("expected {wanted}, as the file has it, found {dtype} in the VarMap"))
 }
 
 /// Finds and checks every weight of `map`, then lets `store` read them. Nothing is stored unless everything is found.
@@ -209,7 +241,8 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
     let mut found: Vec<Found<'_>> = Vec::new();
     let mut names = BTreeSet::new();
     let mut incomplete = Vec::new();
-    for layer in map.layers() {
+    let located = locate(archive, map);
+    for (layer, arrays) in map.layers().iter().zip(located.layers) {
         let at = place(layer);
         for name in layer.weights.iter().map(|weight| layer.name(weight)) {
             if !names.insert(name.clone()) {
@@ -220,7 +253,7 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
                 ));
             }
         }
-        match locate(archive, layer) {
+        match arrays {
             Ok(arrays) => {
                 for (weight, array) in layer.weights.iter().zip(arrays) {
                     problems.extend(
@@ -235,7 +268,8 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
             }
         }
     }
-    let used: BTreeSet<&str> = found.iter().map(|found| found.array.path()).collect();
+    let copies = located.copies.iter().map(|copy| copy.path());
+    let used: BTreeSet<&str> = found.iter().map(|found| found.array.path()).chain(copies).collect();
     for path in left_over(archive, &used, &incomplete) {
         problems.push(Problem::new(
             ErrorKind::Weights,
@@ -250,13 +284,14 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
 /// What is wrong with the shape or dtype of a weight in the file.
 fn misfit(weight: &Weight, array: &Array<'_>, archive: &Archive) -> Option<String> {
     let place = archive.arrays().place(array.path());
-    if array.shape() != weight.shape {
-        return Some(format!("{}: expected {:?}, found {:?} in {place}", weight.keras, weight.shape, array.shape()));
+    let (shape, dtype) = (weight.file_shape(), weight.dtype.unwrap_or(Dtype::Float32));
+    if array.shape() != shape {
+        return Some(format!("{}: expected {shape:?}, found {:?} in {place}", weight.keras, array.shape()));
     }
     match array.dtype() {
-        Ok(Dtype::Float32) => None,
-        Ok(other) => Some(format!("{}: expected float32, found {other} in {place}", weight.keras)),
-        Err(error) => Some(format!("{}: expected float32, found {error}", weight.keras)),
+        Ok(found) if found == dtype => None,
+        Ok(other) => Some(format!("{}: expected {dtype}, found {other} in {place}", weight.keras)),
+        Err(error) => Some(format!("{}: expected {dtype}, found {error}", weight.keras)),
     }
 }
 

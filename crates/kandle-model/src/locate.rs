@@ -1,66 +1,159 @@
 //! Finds a layer's weights in a file as Keras finds them: by the rules of its containers, never by looking for a fit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{Archive, Array, Container, ErrorKind, Hdf5File, Problem};
 
-use crate::LayerWeights;
+use crate::{LayerWeights, Weight, WeightMap, weights::LegacyGroup};
 
-/// The arrays of one layer, in the order of its weights; or the problems.
-pub(crate) fn locate<'a>(archive: &'a Archive, layer: &LayerWeights) -> Result<Vec<Array<'a>>, Vec<Problem>> {
+/// Where the array of each weight of `map` lies: for each layer, its arrays in the order of its weights, or what is wrong.
+pub(crate) fn locate<'a>(archive: &'a Archive, map: &WeightMap) -> Located<'a> {
     match archive.container() {
-        Container::Legacy => by_name(archive.arrays(), layer),
-        _ => by_number(archive.arrays(), layer),
+        Container::Legacy => by_name(archive.arrays(), map),
+        _ => Located {
+            layers: map.layers.iter().map(|layer| by_number(archive.arrays(), layer)).collect(),
+            copies: Vec::new(),
+        },
     }
 }
 
-/// `layers/dense/vars/0`, `…/1`: a layer's weights are numbered in the order Keras creates them.
+/// What was found in a file.
+pub(crate) struct Located<'a> {
+    /// For each layer, its arrays in the order of its weights.
+    pub layers: Vec<Result<Vec<Array<'a>>, Vec<Problem>>>,
+    /// Arrays that legacy files hold a second time, of layers that are part of several.
+    pub copies: Vec<Array<'a>>,
+}
+
+/// `layers/dense/vars/0`, `…/1`: the weights of an object are numbered in the order Keras creates them.
 fn by_number<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Result<Vec<Array<'a>>, Vec<Problem>> {
-    let missing = |(index, weight): (usize, &crate::Weight)| {
-        let path = format!("{}/vars/{index}", layer.group);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    all(layer.weights.iter().map(|weight| {
+        let count = counts.entry(weight.owner.as_str()).or_default();
+        let number = *count;
+        *count += usize::from(weight.part.is_none_or(|(part, parts)| part + 1 == parts) && weight.array.is_none());
+        let group = match weight.owner.as_str() {
+            "" => layer.group.clone(),
+            owner => format!("{}/{owner}", layer.group),
+        };
+        let path = match weight.array {
+            Some(name) => format!("{group}/vars/{name}"),
+            None => format!("{group}/vars/{number}"),
+        };
         arrays.array(&path).ok_or_else(|| {
             let what = format!(
                 "{}: missing: expected {:?} in {}{}",
                 weight.keras,
-                weight.shape,
+                weight.file_shape(),
                 arrays.place(&path),
                 near(arrays, &path)
             );
             Problem::new(ErrorKind::Weights, place(layer), what)
         })
-    };
-    all(layer.weights.iter().enumerate().map(missing))
+    }))
 }
 
-/// `model_weights/<layer>/<weight name>`: the attribute `weight_names` of the layer's group gives order and paths.
-/// The last part of each name is checked: it is what the weight is called.
-fn by_name<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Result<Vec<Array<'a>>, Vec<Problem>> {
-    let group = format!("model_weights/{}", layer.layer);
-    let fail = |what: String| vec![Problem::new(ErrorKind::Weights, place(layer), what)];
+/// `model_weights/<layer>/<weight name>`: the attribute `weight_names` of the group gives order and paths, first of all
+/// weights that were trained, then of the others, of all that the layer holds. The last part of each name is checked: it
+/// is what the weight is called.
+///
+/// Source: keras/src/legacy/saving/legacy_h5_format.py (`_legacy_weights`).
+fn by_name<'a>(arrays: &'a Hdf5File, map: &WeightMap) -> Located<'a> {
+    let mut layers: Vec<Result<Vec<Option<Array<'a>>>, Vec<Problem>>> =
+        map.layers.iter().map(|layer| Ok(vec![None; layer.weights.len()])).collect();
+    let mut copies = Vec::new();
+    for group in &map.legacy {
+        // Keras: of a frozen layer everything is untrained, and keeps its order.
+        let members = || {
+            let of = |entry: &usize| Some((*entry, map.layers.get(*entry)?));
+            group.entries.iter().filter_map(of).flat_map(|(entry, layer)| {
+                layer.weights.iter().enumerate().map(move |(number, weight)| Member { entry, number, layer, weight })
+            })
+        };
+        let trained = |member: &Member<'_>| member.weight.trainable && member.layer.trainable;
+        let order: Vec<Member<'_>> =
+            members().filter(trained).chain(members().filter(|member| !trained(member))).collect();
+        match in_group(arrays, group, &order) {
+            Ok(found) => {
+                for (member, array) in order.iter().zip(found) {
+                    if let Some(Ok(layer)) = layers.get_mut(member.entry)
+                        && let Some(place) = layer.get_mut(member.number)
+                    {
+                        match place {
+                            Some(_) => copies.push(array),
+                            None => *place = Some(array),
+                        }
+                    }
+                }
+            }
+            Err(mut problems) => {
+                for entry in &group.entries {
+                    if let Some(layer) = layers.get_mut(*entry) {
+                        // Said once for all that lies in the group.
+                        *layer = Err(std::mem::take(&mut problems));
+                    }
+                }
+            }
+        }
+    }
+    let complete = |layer: Result<Vec<Option<Array<'a>>>, Vec<Problem>>| {
+        layer.map(|arrays| arrays.into_iter().flatten().collect())
+    };
+    Located { layers: layers.into_iter().map(complete).collect(), copies }
+}
+
+/// One weight in a group of a legacy file.
+struct Member<'a> {
+    entry: usize,
+    number: usize,
+    layer: &'a LayerWeights,
+    weight: &'a Weight,
+}
+
+/// The arrays of a group of a legacy file for the weights `members`.
+fn in_group<'a>(
+    arrays: &'a Hdf5File,
+    legacy: &LegacyGroup,
+    members: &[Member<'_>],
+) -> Result<Vec<Array<'a>>, Vec<Problem>> {
+    let group = format!("model_weights/{}", legacy.name);
+    let at = match members.first() {
+        Some(member) if member.layer.layer == legacy.name => place(member.layer),
+        _ => format!("layer \"{}\"", kandle_format::shown(&legacy.name)),
+    };
+    let fail = |what: String| vec![Problem::new(ErrorKind::Weights, &at, what)];
     let names = arrays.text_list_attribute(&group, "weight_names").map_err(|error| fail(error.to_string()))?;
     let Some(names) = names else {
-        return Err(fail(format!("missing: no group {}{}", arrays.place(&group), near_group(arrays, &layer.layer))));
+        return Err(fail(format!("missing: no group {}{}", arrays.place(&group), near_group(arrays, &legacy.name))));
     };
     let called =
         |name: &str| name.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
     let found: Vec<String> = names.iter().map(|name| called(name)).collect();
-    let expected: Vec<&str> = layer.weights.iter().map(|weight| weight.keras).collect();
+    // An array that candle has in parts is listed once.
+    let whole = |member: &&Member<'_>| member.weight.part.is_none_or(|(part, _)| part == 0);
+    let expected: Vec<&str> = members.iter().filter(whole).map(|member| member.weight.keras).collect();
     // Keras: .keras and .weights.h5 hold the kernel with LoRA merged into it, legacy files hold the parts.
     if found.iter().any(|name| name.starts_with("lora_")) {
         let what = "LoRA weights that are not merged into the layer's own are not supported: save the model as .keras, which merges them";
-        return Err(vec![Problem::new(ErrorKind::Unsupported, place(layer), what)]);
+        return Err(vec![Problem::new(ErrorKind::Unsupported, at, what)]);
     }
     if found != expected {
         let what =
             format!("expected the weights {}, found {} in {}", listed(&expected), listed(&found), arrays.place(&group));
         return Err(fail(what));
     }
-    all(names.iter().map(|name| {
+    let mut names = names.iter();
+    let mut current = None;
+    all(members.iter().map(|member| {
+        if whole(&member) {
+            current = names.next();
+        }
+        let name = current.map(String::as_str).unwrap_or_default();
         let path = format!("{group}/{name}");
         arrays.array(&path).ok_or_else(|| {
             let what =
                 format!("{}: missing: weight_names lists {}, which is not there", called(name), arrays.place(&path));
-            Problem::new(ErrorKind::Weights, place(layer), what)
+            Problem::new(ErrorKind::Weights, &at, what)
         })
     }))
 }
@@ -69,7 +162,9 @@ fn by_name<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Result<Vec<Array<'
 /// wrong there was said already.
 pub(crate) fn left_over<'a>(archive: &'a Archive, used: &BTreeSet<&str>, incomplete: &[&LayerWeights]) -> Vec<&'a str> {
     let (model, own): (_, fn(&LayerWeights) -> String) = match archive.container() {
-        Container::Legacy => ("model_weights/", |layer| format!("model_weights/{}/", layer.layer)),
+        Container::Legacy => {
+            ("model_weights/", |layer| format!("model_weights/{}/", layer.layer.split('/').next().unwrap_or_default()))
+        }
         _ => ("layers/", |layer| format!("{}/", layer.group)),
     };
     let said: Vec<String> = incomplete.iter().map(|layer| own(layer)).collect();
@@ -95,7 +190,7 @@ pub(crate) fn ignored(archive: &Archive) -> Vec<(String, usize)> {
 }
 
 pub(crate) fn place(layer: &LayerWeights) -> String {
-    format!("layer \"{}\" ({})", kandle_format::shown(&layer.layer), layer.class)
+    format!("layer \"{}\" ({})", kandle_format::shown(&layer.layer), kandle_format::shown(&layer.class))
 }
 
 /// All of `results`, or every problem among them.

@@ -5,9 +5,10 @@ use candle_nn::VarMap;
 use kandle_format::{Archive, Error, ErrorKind, Limits, Problem, Result};
 
 use crate::{
-    Call, Input, LoadReport, Plan, Shape, Value,
+    LoadReport, Plan, Registry, Step, Value, Weight,
     load::lock,
-    numeric::{cast, dtype_of},
+    numeric::{dtype_of, storage},
+    run::{self, prepared_weight},
 };
 
 /// A Keras model that runs on candle: any device, differentiable, one candle operation after the other.
@@ -51,6 +52,17 @@ impl Model {
         Self::from_archive(&Archive::open(path, &Limits::default())?, device).map(|(model, _)| model)
     }
 
+    /// As [`load`](Self::load), with the user's own layers of `custom`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(path: impl AsRef<Path>, custom: &Registry, device: &Device) -> Result<Self> {
+        let archive = Archive::open(path, &Limits::default())?;
+        let plan = Plan::with_layers(&archive.config()?, custom).map_err(|error| error.in_file(archive.name()))?;
+        let (vars, _) = plan.load(&archive, device)?;
+        plan.with(&vars)
+    }
+
     /// Plans and loads the model of an open archive, and says what was loaded.
     ///
     /// # Errors
@@ -71,8 +83,8 @@ impl Model {
             for (entry, weight) in
                 plan.weights_of(layer).iter().flat_map(|entry| entry.weights.iter().map(move |weight| (entry, weight)))
             {
-                match variable(&vars, &entry.name(weight), &weight.candle_shape()) {
-                    Ok(var) if layer.trainable => tensors.push(var.as_tensor().clone()),
+                match variable(&vars, &entry.name(weight), weight) {
+                    Ok(var) if layer.trainable && weight.trainable => tensors.push(var.as_tensor().clone()),
                     Ok(var) => tensors.push(var.as_detached_tensor()),
                     Err(problem) => problems.push(problem),
                 }
@@ -104,7 +116,9 @@ impl Model {
         let mut found: Vec<(String, Var)> = Vec::new();
         for layer in self.plan.layers().iter().filter(|layer| layer.trainable) {
             let entry = self.plan.weights_of(layer);
-            let names = entry.iter().flat_map(|entry| entry.weights.iter().map(|weight| entry.name(weight)));
+            let trained = |weight: &&Weight| weight.trainable && weight.dtype.is_none_or(|dtype| dtype.is_float());
+            let names =
+                entry.iter().flat_map(|entry| entry.weights.iter().filter(trained).map(|weight| entry.name(weight)));
             found.extend(names.filter_map(|name| vars.get(&name).map(|var| (name.clone(), var.clone()))));
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -129,7 +143,7 @@ impl Model {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn run(&self, inputs: &[Value]) -> candle_core::Result<Vec<Value>> {
-        self.run_and_record(inputs, None)
+        self.run_and_record(&given(inputs), None)
     }
 
     /// Runs the model and keeps what went into every layer and what came out.
@@ -138,71 +152,67 @@ impl Model {
     /// As [`forward`](Self::forward).
     pub fn trace(&self, inputs: &[Value]) -> candle_core::Result<Trace> {
         let mut trace = Trace::default();
-        self.run_and_record(inputs, Some(&mut trace))?;
+        self.run_and_record(&given(inputs), Some(&mut trace))?;
         Ok(trace)
     }
 
-    /// Calls one layer alone; `None` where the model has no layer of this path.
+    /// Runs the model with `None` for each optional input that is not given.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn run_with(&self, inputs: &[Option<Value>]) -> candle_core::Result<Vec<Value>> {
+        self.run_and_record(inputs, None)
+    }
+
+    /// Repeats call number `call` of one layer alone, on other inputs: one for each tensor of the call, in the order of
+    /// [`Step::inputs`](crate::Step::inputs). `None` where the model has no such call.
     ///
     /// # Errors
     /// What the layer reports, with its name.
-    pub fn call_layer(&self, path: &str, inputs: &[Value]) -> candle_core::Result<Option<Vec<Value>>> {
-        match self.plan.layers().iter().position(|layer| layer.path == path) {
-            Some(layer) => self.call(layer, inputs).map(Some),
-            None => Ok(None),
+    pub fn call_layer(&self, path: &str, call: usize, inputs: &[Value]) -> candle_core::Result<Option<Vec<Value>>> {
+        let layer = |step: &Step| self.plan.layers().get(step.layer).filter(|layer| layer.path == path);
+        let step = self.plan.steps().iter().find(|step| step.call == call && layer(step).is_some());
+        let Some((step, planned)) = step.and_then(|step| Some((step, layer(step)?))) else { return Ok(None) };
+        let wrong = |what: String| run::input_error(planned.place(), what);
+        if inputs.len() != step.inputs.len() {
+            return Err(wrong(format!("expected {} tensors, found {}", step.inputs.len(), inputs.len())));
         }
+        let weights = self.prepared(step.layer)?;
+        let outputs = run::invoke(planned.layer.as_ref(), &planned.policy, &step.arguments, inputs, &weights);
+        outputs.map(Some).map_err(|error| wrong(run::said(&error)))
     }
 
-    fn run_and_record(&self, inputs: &[Value], mut trace: Option<&mut Trace>) -> candle_core::Result<Vec<Value>> {
-        let mut slots: Vec<Option<Value>> = vec![None; self.plan.slot_count()];
-        let take = |slots: &[Option<Value>], wanted: &[usize]| -> candle_core::Result<Vec<Value>> {
-            wanted.iter().map(|slot| slots.get(*slot).cloned().flatten().ok_or_else(|| empty_slot(*slot))).collect()
-        };
-        let declared = self.plan.inputs();
-        if inputs.len() != declared.len() {
-            bail!("expected {} inputs, found {}", declared.len(), inputs.len());
-        }
-        for (input, value) in declared.iter().zip(inputs) {
-            *slots.get_mut(input.slot).ok_or_else(|| empty_slot(input.slot))? = Some(feed(input, value)?);
-        }
-        for step in self.plan.steps() {
-            let inputs = take(&slots, &step.inputs)?;
-            let outputs = self.call(step.layer, &inputs)?;
-            if let Some(trace) = trace.as_deref_mut()
-                && let Some(layer) = self.plan.layers().get(step.layer)
-            {
-                let (outputs, call) = (outputs.clone(), step.call);
-                trace.calls.push(TracedCall {
-                    layer: layer.path.clone(),
-                    class: layer.class.clone(),
-                    call,
-                    inputs,
-                    outputs,
-                });
-            }
-            for (slot, value) in step.outputs.iter().zip(outputs) {
-                *slots.get_mut(*slot).ok_or_else(|| empty_slot(*slot))? = Some(value);
-            }
-        }
-        take(&slots, self.plan.outputs())
+    fn run_and_record(&self, inputs: &[Option<Value>], trace: Option<&mut Trace>) -> candle_core::Result<Vec<Value>> {
+        let layers = 0..self.plan.layers().len();
+        let weights = layers.map(|layer| self.prepared(layer)).collect::<candle_core::Result<Vec<_>>>()?;
+        run::run(&self.plan, &weights, inputs, trace)
     }
 
-    fn call(&self, layer: usize, inputs: &[Value]) -> candle_core::Result<Vec<Value>> {
-        let (Some(planned), Some(weights)) = (self.plan.layers().get(layer), self.weights.get(layer)) else {
+    /// The weights of a layer as its calls get them.
+    fn prepared(&self, layer: usize) -> candle_core::Result<Vec<Tensor>> {
+        let (Some(planned), Some(tensors)) = (self.plan.layers().get(layer), self.weights.get(layer)) else {
             bail!("the plan has no layer {layer}")
         };
-        planned.layer.forward(Call { inputs, weights }).map_err(|error| {
-            input_error(format!("layer \"{}\" ({})", kandle_format::shown(&planned.path), planned.class), said(&error))
-        })
+        let declared = self.plan.weights_of(planned).map(|entry| entry.weights.as_slice()).unwrap_or_default();
+        let prepare = |(tensor, weight): (&Tensor, &Weight)| prepared_weight(tensor, weight.autocast, &planned.policy);
+        tensors.iter().zip(declared).map(prepare).collect()
     }
 }
 
-/// The variable `name`, if it is float32 of `shape`.
-fn variable<'a>(vars: &'a HashMap<String, Var>, name: &str, shape: &[usize]) -> std::result::Result<&'a Var, Problem> {
-    let wrong = |what: String| Err(Problem::new(ErrorKind::Weights, format!("variable {name}"), what));
+/// What every input is given.
+fn given(inputs: &[Value]) -> Vec<Option<Value>> {
+    inputs.iter().cloned().map(Some).collect()
+}
+
+/// The variable `name`, if it has the shape and dtype of `weight`.
+fn variable<'a>(vars: &'a HashMap<String, Var>, name: &str, weight: &Weight) -> std::result::Result<&'a Var, Problem> {
+    let problem = |what: String| Problem::new(ErrorKind::Weights, format!("variable {name}"), what);
+    let wrong = |what: String| Err(problem(what));
+    let (shape, dtype) = (weight.candle_shape(), weight.dtype.map_or(Ok(DType::F32), storage));
+    let dtype = dtype.map_err(|error| problem(error.to_string()))?;
     match vars.get(name) {
-        Some(var) if var.dims() == shape && var.dtype() == DType::F32 => Ok(var),
-        Some(var) => wrong(format!("expected F32 {shape:?}, found {:?} {:?}", var.dtype(), var.dims())),
+        Some(var) if var.dims() == shape && var.dtype() == dtype => Ok(var),
+        Some(var) => wrong(format!("expected {dtype:?} {shape:?}, found {:?} {:?}", var.dtype(), var.dims())),
         None => wrong("not in the VarMap".to_owned()),
     }
 }
@@ -211,42 +221,4 @@ impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Model({:?}, {} layers)", self.plan.name(), self.plan.layers().len())
     }
-}
-
-/// What is fed to an input, as Keras takes it: one axis of size 1 more or less at the end is forgiven, and the numbers are
-/// cast to the input's dtype.
-///
-/// Source: keras/src/models/functional.py (`_standardize_inputs`, `_adjust_input_rank`).
-fn feed(input: &Input, value: &Value) -> candle_core::Result<Value> {
-    let Shape(axes) = &input.spec.shape;
-    let mut tensor = value.tensor.clone();
-    if tensor.rank() == axes.len() + 1 && tensor.dims().last() == Some(&1) {
-        tensor = tensor.squeeze(tensor.rank() - 1)?;
-    } else if tensor.rank() + 1 == axes.len() && axes.last() == Some(&Some(1)) {
-        tensor = tensor.unsqueeze(tensor.rank())?;
-    }
-    let at = format!("input \"{}\"", kandle_format::shown(&input.name));
-    // Keras: a Sequential model checks the rank alone; sizes are left to the layers, and the batch size to nobody.
-    if tensor.rank() != axes.len() {
-        let what = format!("expected {}, found {:?}", input.spec.shape, value.tensor.dims());
-        return Err(input_error(at, what));
-    }
-    cast(&value.with_tensor(tensor), input.spec.dtype).map_err(|error| input_error(at, said(&error)))
-}
-
-/// A kandle error inside a candle error. Not through `Error::wrap`, which may add a backtrace to the text.
-fn input_error(at: String, what: String) -> candle_core::Error {
-    candle_core::Error::Wrapped(Box::new(Error::new(ErrorKind::Input, at, what)))
-}
-
-/// What a candle error says, without a backtrace.
-fn said(error: &candle_core::Error) -> String {
-    match error {
-        candle_core::Error::WithBacktrace { inner, .. } => said(inner),
-        error => error.to_string(),
-    }
-}
-
-fn empty_slot(slot: usize) -> candle_core::Error {
-    candle_core::Error::Msg(format!("slot {slot} of the plan was not filled"))
 }

@@ -3,7 +3,10 @@
 use std::ops::RangeInclusive;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use kandle_format::Dtype;
+use kandle_format::{
+    Dtype,
+    json::{self, Value as Json},
+};
 
 use crate::Value;
 
@@ -13,7 +16,7 @@ pub(crate) fn storage(dtype: Dtype) -> Result<DType> {
         Dtype::Bool | Dtype::Uint8 => DType::U8,
         Dtype::Int8 | Dtype::Int16 => DType::I16,
         Dtype::Int32 => DType::I32,
-        Dtype::Int64 => DType::I64,
+        Dtype::Int64 | Dtype::Uint64 => DType::I64,
         Dtype::Uint16 | Dtype::Uint32 => DType::U32,
         Dtype::Float16 => DType::F16,
         Dtype::Bfloat16 => DType::BF16,
@@ -47,13 +50,13 @@ pub(crate) fn cast(value: &Value, dtype: Dtype) -> Result<Value> {
     }
     if dtype == Dtype::Bool {
         let tensor = value.tensor.ne(&value.tensor.zeros_like()?)?;
-        return Ok(Value { tensor, dtype, mask: value.mask.clone() });
+        return Ok(Value { tensor, dtype, mask: value.mask.clone(), strings: None });
     }
     if let Some(range) = range(dtype) {
         check_fits(&value.tensor, dtype, &range)?;
     }
     let tensor = value.tensor.to_dtype(storage(dtype)?)?;
-    Ok(Value { tensor, dtype, mask: value.mask.clone() })
+    Ok(Value { tensor, dtype, mask: value.mask.clone(), strings: None })
 }
 
 /// The numbers of an integer dtype, as far as int64 has them.
@@ -120,6 +123,72 @@ pub(crate) fn wide(xs: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result
 /// A tensor of `number`, like `xs` in shape, dtype and device.
 pub(crate) fn constant_like(xs: &Tensor, number: f64) -> Result<Tensor> {
     Tensor::full(number, xs.shape(), xs.device())?.to_dtype(xs.dtype())
+}
+
+/// The tensor that a nest of numbers in a configuration stands for, row-major on the CPU. Without a dtype, what numpy would
+/// make of it and Keras of that: float32, int32 or bool.
+pub(crate) fn constant(value: &Json, dtype: Option<&str>) -> std::result::Result<Value, String> {
+    fn walk(
+        value: &Json,
+        depth: usize,
+        shape: &mut Vec<usize>,
+        numbers: &mut Vec<Json>,
+    ) -> std::result::Result<(), String> {
+        let uneven = || "a constant whose lists are of different lengths".to_owned();
+        match value {
+            Json::Array(items) => {
+                match shape.get(depth) {
+                    None if numbers.is_empty() => shape.push(items.len()),
+                    Some(size) if *size == items.len() => {}
+                    _ => return Err(uneven()),
+                }
+                items.iter().try_for_each(|item| walk(item, depth + 1, shape, numbers))
+            }
+            number if depth == shape.len() => {
+                numbers.push(number.clone());
+                Ok(())
+            }
+            _ => Err(uneven()),
+        }
+    }
+    let (mut shape, mut numbers) = (Vec::new(), Vec::new());
+    walk(value, 0, &mut shape, &mut numbers)?;
+    let dtype = match dtype {
+        Some(name) => {
+            Dtype::from_name(name).ok_or_else(|| format!("a constant of dtype {}", kandle_format::shown(name)))?
+        }
+        None if numbers.iter().all(Json::is_boolean) => Dtype::Bool,
+        None if numbers.iter().all(Json::is_i64) => Dtype::Int32,
+        None => Dtype::Float32,
+    };
+    let said = |error: candle_core::Error| error.to_string();
+    if dtype == Dtype::String {
+        let texts = numbers.iter().map(|text| text.as_str().map(|text| text.as_bytes().to_vec()));
+        let texts = texts.collect::<Option<Vec<_>>>().ok_or("a constant of strings that holds something else")?;
+        return Value::from_strings(texts, &shape).map_err(said);
+    }
+    let wrong = || "a constant that holds something else than numbers".to_owned();
+    let tensor = if dtype.is_float() {
+        let number =
+            |value: &Json| json::number(value).or_else(|| value.as_bool().map(|flag| f64::from(u8::from(flag))));
+        let numbers = numbers.iter().map(number).collect::<Option<Vec<f64>>>().ok_or_else(wrong)?;
+        // From float64 through float32 to half precision, as Keras's own float32 numbers go.
+        let tensor = Tensor::from_vec(numbers, shape, &Device::Cpu).map_err(said)?;
+        if dtype == Dtype::Float64 { Ok(tensor) } else { tensor.to_dtype(DType::F32) }
+    } else {
+        let number = |value: &Json| {
+            let float = || {
+                json::number(value)
+                    .filter(|number| number.fract() == 0.0 && number.abs() < 9e15)
+                    .map(|number| number as i64)
+            };
+            value.as_i64().or_else(|| value.as_bool().map(i64::from)).or_else(float)
+        };
+        let numbers = numbers.iter().map(number).collect::<Option<Vec<i64>>>().ok_or_else(wrong)?;
+        Tensor::from_vec(numbers, shape, &Device::Cpu)
+    };
+    let tensor = tensor.and_then(|tensor| tensor.to_dtype(storage(dtype)?)).map_err(said)?;
+    Ok(Value::new(tensor, dtype))
 }
 
 #[cfg(test)]

@@ -1,24 +1,32 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use candle_core::Device;
 use candle_nn::VarMap;
-use kandle_format::{Archive, Dtype, Error, ErrorKind, LayerConfig, ModelConfig, Problem, Result, json::Value, shown};
+use kandle_format::{Archive, ErrorKind, LayerConfig, ModelConfig, Problem, Result, json::Value as Json, shown};
 
-use crate::{Fields, KerasLayer, LayerWeights, LoadReport, Model, Registered, Shape, Spec, WeightMap, load, registry};
+use crate::{
+    Arguments, Fields, KerasLayer, LayerWeights, LoadReport, Model, Policy, Registry, Shape, Spec, Value, WeightMap,
+    build::Builder, fields::Context, load,
+};
 
 /// What will be computed: the layers, and their calls in order over numbered slots. No numbers yet.
 ///
-/// A layer stands in [`layers`](Self::layers) once; each call of it is a [`Step`]. A Sequential model calls each layer
-/// once, on the slot the step before filled.
-#[derive(Debug)]
+/// A layer stands in [`layers`](Self::layers) once; each call of it is a [`Step`]. The layers of models inside the model
+/// stand there too, with their path: `encoder/dense`.
+#[derive(Debug, Default)]
 pub struct Plan {
-    name: String,
-    inputs: Vec<Input>,
-    layers: Vec<PlannedLayer>,
-    steps: Vec<Step>,
-    outputs: Vec<usize>,
-    slots: Vec<Spec>,
-    weights: WeightMap,
+    pub(crate) name: String,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) layers: Vec<PlannedLayer>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) outputs: Vec<usize>,
+    pub(crate) slots: Vec<Spec>,
+    pub(crate) constants: Vec<(usize, Value)>,
+    pub(crate) weights: WeightMap,
+    /// Whether sizes of what is fed are checked, as a Functional model does.
+    pub(crate) checks_sizes: bool,
+    /// For each step, the slots that nobody reads after it.
+    pub(crate) spent: Vec<Vec<usize>>,
 }
 
 /// An input of a model.
@@ -31,21 +39,46 @@ pub struct Input {
     pub spec: Spec,
     /// The slot it fills.
     pub slot: usize,
+    /// Whether it may be left out.
+    pub optional: bool,
+}
+
+impl Input {
+    /// A stand-in for an input that could not be read.
+    pub(crate) fn unknown() -> Self {
+        let spec = Spec { shape: Shape(Vec::new()), dtype: kandle_format::Dtype::Float32 };
+        Self { name: String::new(), spec, slot: 0, optional: false }
+    }
 }
 
 /// A layer of a plan.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PlannedLayer {
-    /// The layer's path in the model: `dense`.
+    /// The layer's path in the model: `dense`, or `encoder/dense` in a model inside the model.
     pub path: String,
     /// Keras's class: `Dense`.
     pub class: String,
     /// Whether gradients reach its weights.
     pub trainable: bool,
+    /// Its dtype policy; of no meaning for operations.
+    pub policy: Policy,
     /// Its entry in the plan's [`WeightMap`], if it has weights.
     pub(crate) weights: Option<usize>,
     pub(crate) layer: Box<dyn KerasLayer>,
+}
+
+impl PlannedLayer {
+    /// How errors call it.
+    pub(crate) fn place(&self) -> String {
+        format!("layer \"{}\" ({})", shown(&self.path), shown(&self.class))
+    }
+
+    /// Whether it is an operation of `keras.ops`, not a layer.
+    #[must_use]
+    pub fn is_operation(&self) -> bool {
+        self.layer.is_operation()
+    }
 }
 
 /// One call of a layer.
@@ -60,6 +93,8 @@ pub struct Step {
     pub inputs: Vec<usize>,
     /// The slots it fills.
     pub outputs: Vec<usize>,
+    /// What its inputs are to it.
+    pub arguments: Arguments,
 }
 
 impl Plan {
@@ -68,53 +103,22 @@ impl Plan {
     /// # Errors
     /// Every layer and setting that is not reproduced exactly, all at once; and shapes that do not fit.
     pub fn new(config: &ModelConfig) -> Result<Self> {
-        check_model(config)?;
-        let (input, layers) = read_layers(config)?;
-        let mut plan = Self {
-            name: config.name.clone(),
-            slots: vec![input.spec.clone()],
-            inputs: vec![input],
-            layers: Vec::new(),
-            steps: Vec::new(),
-            outputs: Vec::new(),
-            weights: WeightMap::default(),
-        };
-        let mut groups = GroupNames::default();
-        for (config, layer, trainable) in layers {
-            plan.append(config, layer, trainable, &groups.next(&config.class))?;
-        }
-        plan.outputs = vec![plan.slots.len() - 1];
-        Ok(plan)
+        Self::with_layers(config, &Registry::default())
     }
 
-    /// Adds a layer and its call on the last slot.
-    fn append(&mut self, config: &LayerConfig, layer: Box<dyn KerasLayer>, trainable: bool, group: &str) -> Result<()> {
-        let last = self.slots.len() - 1;
-        let inputs = self.slots.get(last..).unwrap_or_default();
-        let outputs = layer.output(inputs).map_err(|problem| Error::new(problem.kind, place(config), problem.what))?;
-        if let Some(output) = outputs.iter().find(|output| output.shape.rank() > MOST_AXES) {
-            let what =
-                format!("an output of {} axes, more than the {MOST_AXES} that are supported", output.shape.rank());
-            return Err(Error::new(ErrorKind::Unsupported, place(config), what));
-        }
-        let weights = layer.weights(inputs).map_err(|what| Error::new(ErrorKind::Invalid, place(config), what))?;
-        let path = config.name.clone();
-        let entry = (!weights.is_empty()).then_some(self.weights.layers.len());
-        if entry.is_some() {
-            let (layer, prefix) = (path.clone(), path.replace('/', "."));
-            let (class, group) = (config.class.clone(), format!("layers/{group}"));
-            self.weights.layers.push(LayerWeights { layer, class, group, prefix, weights });
-        }
-        let step = Step {
-            layer: self.layers.len(),
-            call: 0,
-            inputs: vec![last],
-            outputs: (self.slots.len()..self.slots.len() + outputs.len()).collect(),
-        };
-        self.layers.push(PlannedLayer { path, class: config.class.clone(), trainable, weights: entry, layer });
-        self.steps.push(step);
-        self.slots.extend(outputs);
-        Ok(())
+    /// Plans the model that `config` describes, with the user's own layers of `custom`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_layers(config: &ModelConfig, custom: &Registry) -> Result<Self> {
+        let version = config.keras_version.as_deref();
+        let context = Context { keras_version: version, assets: Some(&config.assets), group: "", custom: Some(custom) };
+        Builder::build(config, context)
+    }
+
+    /// Plans a model that is inside a layer.
+    pub(crate) fn nested(config: &ModelConfig, context: Context<'_>) -> Result<Self> {
+        Builder::build(config, context)
     }
 
     /// The model's name.
@@ -129,7 +133,7 @@ impl Plan {
         &self.inputs
     }
 
-    /// The layers, in the order of the file.
+    /// The layers, in the order of the file; those of a model inside the model in its place.
     #[must_use]
     pub fn layers(&self) -> &[PlannedLayer] {
         &self.layers
@@ -151,6 +155,22 @@ impl Plan {
     #[must_use]
     pub fn slot_count(&self) -> usize {
         self.slots.len()
+    }
+
+    /// The slots that hold constants of the graph, and the constants.
+    #[must_use]
+    pub fn constants(&self) -> &[(usize, Value)] {
+        &self.constants
+    }
+
+    /// The slots that nobody reads after step `step`.
+    pub(crate) fn last_used_by(&self, step: usize) -> &[usize] {
+        self.spent.get(step).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether the sizes of what is fed are checked against the model's.
+    pub(crate) fn checks_sizes(&self) -> bool {
+        self.checks_sizes
     }
 
     /// The slots of the model's outputs, in Keras's order.
@@ -190,150 +210,60 @@ impl Plan {
 }
 
 /// As many axes as numpy allows. Every slot has a shape, so without a limit a small file could ask for much memory.
-const MOST_AXES: usize = 64;
+pub(crate) const MOST_AXES: usize = 64;
 
-/// Refuses what is no Sequential model of Keras 3, together with the layers that would be refused in any model.
-fn check_model(config: &ModelConfig) -> Result<()> {
-    let mut reasons = Vec::new();
-    if let Some(custom) = config.registered_name.as_deref().filter(|name| name.contains('>')) {
-        reasons.push(format!("{} is a user's own model class, whose Python code is not in the file", shown(custom)));
-    }
-    match config.class.as_str() {
-        "Sequential" => {}
-        "Functional" | "Model" => reasons.push("Functional models are not supported yet (only Sequential)".to_owned()),
-        other => reasons.push(format!("a model of class {} is not supported (only Sequential)", shown(other))),
-    }
-    if config.keras_major() != 3 {
-        let version = config.keras_version.as_deref().map_or_else(|| "1".to_owned(), shown);
-        reasons.push(format!("written by Keras {version}, only files of Keras 3 are supported yet"));
-    }
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    let model = reasons.into_iter().map(|what| Problem::new(ErrorKind::Unsupported, &config.at, what));
-    let layers =
-        config.layers.iter().filter(|layer| layer.class != "InputLayer").filter_map(|layer| registered(layer).err());
-    Error::check(model.chain(layers).collect())
+/// How errors call a layer: by path and class.
+pub(crate) fn place(path: &str, class: &str) -> String {
+    format!("layer \"{}\" ({})", shown(path), shown(class))
 }
 
-type ReadLayer<'a> = (&'a LayerConfig, Box<dyn KerasLayer>, bool);
-
-/// The input and the layers of a Sequential model. All problems of all layers are found before one is reported.
-fn read_layers(config: &ModelConfig) -> Result<(Input, Vec<ReadLayer<'_>>)> {
-    let mut problems = Vec::new();
-    let mut names = BTreeSet::new();
-    let mut input = None;
-    let mut layers = Vec::new();
-    for (index, layer) in config.layers.iter().enumerate() {
-        if !names.insert(layer.name.as_str()) {
-            problems.push(Problem::new(
-                ErrorKind::Invalid,
-                place(layer),
-                "a second layer of this name: names are unique in a Keras model",
-            ));
-        }
-        if layer.class == "InputLayer" && index == 0 {
-            match read_input(layer) {
-                Ok(read) => input = Some(read),
-                Err(found) => problems.extend(found),
-            }
-            continue;
-        }
-        match read_layer(layer) {
-            Ok((read, trainable)) => layers.push((layer, read, trainable)),
-            Err(found) => problems.extend(found),
-        }
-    }
-    Error::check(problems)?;
-    // Keras: a Sequential model without an InputLayer takes its input from what it was built on, as float32.
-    let built = || {
-        let shape = shape(config.config.get("build_input_shape")?)?;
-        Some(Input { name: "input_layer".to_owned(), spec: Spec { shape, dtype: Dtype::Float32 }, slot: 0 })
-    };
-    match input.or_else(built) {
-        Some(input) if !layers.is_empty() => Ok((input, layers)),
-        Some(_) => Err(Error::new(ErrorKind::Invalid, &config.at, "a model without layers")),
-        None => {
-            let what = "the model was never built, so its input shape is not in the file: call it once in Keras and save it again";
-            Err(Error::new(ErrorKind::Missing, &config.at, what))
-        }
-    }
-}
-
-fn read_input(layer: &LayerConfig) -> std::result::Result<Input, Vec<Problem>> {
-    let at = place(layer);
-    let mut fields = Fields::new(&layer.config, &at);
+/// Reads an InputLayer.
+pub(crate) fn read_input(
+    layer: &LayerConfig,
+    at: &str,
+    context: Context<'_>,
+) -> std::result::Result<Input, Vec<Problem>> {
+    use kandle_format::Dtype;
+    let mut fields = Fields::new(&layer.config, at, context);
     fields.training_only(&["name"]);
     fields.only("sparse", &false.into());
     fields.only("ragged", &false.into());
-    fields.only("optional", &false.into());
+    let optional = fields.flag("optional", false);
     let dtype = match fields.take("dtype") {
         None => Dtype::Float32,
         Some(value) => match value.as_str().and_then(Dtype::from_name) {
             Some(dtype) => dtype,
             None => {
-                fields.unsupported("dtype", value, "numbers and bool");
+                fields.unsupported("dtype", value, "numbers, bool and string");
                 Dtype::Float32
             }
         },
     };
     let shape = match fields.take("batch_shape") {
         Some(value) => shape(value).unwrap_or_else(|| {
-            fields.invalid("batch_shape", value, "a list of 1 to 64 axes, batch first");
+            fields.invalid("batch_shape", value, "a list of at most 64 axes, batch first");
             Shape(Vec::new())
         }),
         None => {
-            fields.problem(Problem::new(ErrorKind::Invalid, &at, "batch_shape is missing"));
+            fields.problem(Problem::new(ErrorKind::Invalid, at, "batch_shape is missing"));
             Shape(Vec::new())
         }
     };
     let problems = fields.finish();
     if problems.is_empty() {
-        Ok(Input { name: layer.name.clone(), spec: Spec { shape, dtype }, slot: 0 })
+        Ok(Input { name: layer.name.clone(), spec: Spec { shape, dtype }, slot: 0, optional })
     } else {
         Err(problems)
     }
 }
 
-fn read_layer(layer: &LayerConfig) -> std::result::Result<(Box<dyn KerasLayer>, bool), Vec<Problem>> {
-    let registered = registered(layer).map_err(|problem| vec![problem])?;
-    let mut fields = Fields::new(&layer.config, &place(layer));
-    let trainable = fields.common();
-    let read = (registered.read)(&mut fields);
-    let problems = fields.finish();
-    if problems.is_empty() { Ok((read, trainable)) } else { Err(problems) }
-}
-
-/// The layer's class, if it is reproduced.
-fn registered(layer: &LayerConfig) -> std::result::Result<&'static Registered, Problem> {
-    let refuse = |what: String| Err(Problem::new(ErrorKind::Unsupported, place(layer), what));
-    let module = layer.module.as_deref().unwrap_or("keras.layers");
-    if let Some(name) = layer.registered_name.as_deref().filter(|name| name.contains('>')) {
-        return refuse(format!("{} is a user's own layer class, whose Python code is not in the file", shown(name)));
-    }
-    if layer.class == "Lambda" {
-        let what = "a Lambda layer holds Python code, which is never run: build the model with a built-in layer instead, and save it again";
-        return refuse(what.to_owned());
-    }
-    match registry::find(&layer.class) {
-        Some(registered) if module.split('.').next() == Some("keras") => Ok(registered),
-        Some(_) => refuse(format!("this class is not Keras's own: it comes from {}", shown(module))),
-        None => refuse("this layer class is not supported".to_owned()),
-    }
-}
-
-/// How errors call a layer: by name and class.
-fn place(layer: &LayerConfig) -> String {
-    format!("layer \"{}\" ({})", shown(&layer.name), shown(&layer.class))
-}
-
 /// A shape with the batch axis, null where a size is not known.
-fn shape(value: &Value) -> Option<Shape> {
-    let axis = |value: &Value| match value {
-        Value::Null => Some(None),
+pub(crate) fn shape(value: &Json) -> Option<Shape> {
+    let axis = |value: &Json| match value {
+        Json::Null => Some(None),
         size => usize::try_from(size.as_u64()?).ok().map(Some),
     };
-    let axes = value.as_array().filter(|axes| (1..=MOST_AXES).contains(&axes.len()))?;
+    let axes = value.as_array().filter(|axes| axes.len() <= MOST_AXES)?;
     axes.iter().map(axis).collect::<Option<Vec<_>>>().map(Shape)
 }
 
@@ -342,11 +272,15 @@ fn shape(value: &Value) -> Option<Shape> {
 /// Keras: layers are counted by class, in the order of the configuration; their own names play no part.
 /// Source: keras/src/saving/saving_lib.py (`_save_container_state`).
 #[derive(Default)]
-struct GroupNames(BTreeMap<String, usize>);
+pub(crate) struct GroupNames(BTreeMap<String, usize>);
 
 impl GroupNames {
-    fn next(&mut self, class: &str) -> String {
-        let name = snake_case(class);
+    pub(crate) fn next(&mut self, class: &str) -> String {
+        let name = match class {
+            // Keras: the class is called GroupedQueryAttention, and saved under its public name.
+            "GroupQueryAttention" => "grouped_query_attention".to_owned(),
+            class => snake_case(class),
+        };
         let count = self.0.entry(name.clone()).or_default();
         *count += 1;
         if *count == 1 { name } else { format!("{name}_{}", *count - 1) }

@@ -1,12 +1,8 @@
-use crate::{
-    Fields, KerasLayer,
-    layers::{
-        activations::{ActivationLayer, LeakyRelu, Relu},
-        core::{Dense, Embedding},
-        regularization::Dropout,
-        reshaping::{Flatten, Reshape},
-    },
-};
+use std::collections::BTreeMap;
+
+use kandle_format::{ErrorKind, LayerConfig, Problem, shown};
+
+use crate::{Fields, KerasLayer, layers::FAMILIES, ops::OPERATIONS};
 
 /// A layer class that is reproduced.
 #[derive(Debug, Clone, Copy)]
@@ -15,18 +11,33 @@ pub struct Registered {
     pub class: &'static str,
     /// The folder Keras has it in.
     pub family: Family,
-    pub(crate) read: fn(&mut Fields<'_>) -> Box<dyn KerasLayer>,
+    read: fn(&mut Fields<'_>) -> Box<dyn KerasLayer>,
 }
 
-/// Keras's folders of layers.
+impl Registered {
+    /// Reads a layer of this class.
+    pub(crate) fn read(&self, fields: &mut Fields<'_>) -> Box<dyn KerasLayer> {
+        (self.read)(fields)
+    }
+}
+
+/// Keras's folders of layers; `Ops` is `keras.ops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each variant is the folder it prints")]
 pub enum Family {
     Core,
     Activations,
+    Convolutional,
+    Pooling,
+    Normalization,
+    Merging,
     Reshaping,
     Regularization,
+    Rnn,
+    Attention,
+    Preprocessing,
+    Ops,
 }
 
 impl Family {
@@ -36,34 +47,129 @@ impl Family {
         match self {
             Self::Core => "core",
             Self::Activations => "activations",
+            Self::Convolutional => "convolutional",
+            Self::Pooling => "pooling",
+            Self::Normalization => "normalization",
+            Self::Merging => "merging",
             Self::Reshaping => "reshaping",
             Self::Regularization => "regularization",
+            Self::Rnn => "rnn",
+            Self::Attention => "attention",
+            Self::Preprocessing => "preprocessing",
+            Self::Ops => "ops",
         }
     }
 }
 
-/// Every layer class that is reproduced, one line each. `InputLayer` computes nothing and is the plan's own.
-const LAYERS: &[Registered] = &[
-    layer::<Dense>("Dense", Family::Core),
-    layer::<Embedding>("Embedding", Family::Core),
-    layer::<ActivationLayer>("Activation", Family::Activations),
-    layer::<Relu>("ReLU", Family::Activations),
-    layer::<LeakyRelu>("LeakyReLU", Family::Activations),
-    layer::<Flatten>("Flatten", Family::Reshaping),
-    layer::<Reshape>("Reshape", Family::Reshaping),
-    layer::<Dropout>("Dropout", Family::Regularization),
-];
-
-const fn layer<L: KerasLayer + 'static>(class: &'static str, family: Family) -> Registered {
+/// A line of a registry: the class `class` is read as `L`.
+pub(crate) const fn layer<L: KerasLayer + 'static>(class: &'static str, family: Family) -> Registered {
     Registered { class, family, read: |fields| Box::new(L::read(fields)) }
 }
 
 /// Every layer class that is reproduced, in the order of the README.
-#[must_use]
-pub fn layers() -> &'static [Registered] {
-    LAYERS
+pub fn layers() -> impl Iterator<Item = &'static Registered> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// Every operation of `keras.ops` that is reproduced as a node of a graph.
+pub fn operations() -> impl Iterator<Item = &'static Registered> {
+    OPERATIONS.iter().copied().flatten()
 }
 
 pub(crate) fn find(class: &str) -> Option<&'static Registered> {
-    LAYERS.iter().find(|layer| layer.class == class)
+    layers().find(|layer| layer.class == class)
+}
+
+fn find_operation(class: &str) -> Option<&'static Registered> {
+    operations().find(|operation| operation.class == class)
+}
+
+type ReadLayer = fn(&mut Fields<'_>) -> Box<dyn KerasLayer>;
+
+/// Layers of the user's own, by the name Keras registered their Python class under.
+///
+/// What a Python class computes is not in the file. A model that holds such layers is opened with an implementation for
+/// each, see `examples/custom_layer.rs`.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    layers: BTreeMap<String, ReadLayer>,
+}
+
+impl Registry {
+    /// An empty registry: Keras's own layers only.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads layers registered as `name` with `L`: `package>Name` for a class under
+    /// `@keras.saving.register_keras_serializable(package="package")`, or the bare class name that old files have.
+    #[must_use]
+    pub fn layer<L: KerasLayer + 'static>(mut self, name: &str) -> Self {
+        self.layers.insert(name.to_owned(), |fields| Box::new(L::read(fields)));
+        self
+    }
+
+    fn find(&self, layer: &LayerConfig) -> Option<ReadLayer> {
+        let registered = layer.registered_name.as_deref().and_then(|name| self.layers.get(name));
+        registered.or_else(|| self.layers.get(&layer.class)).copied()
+    }
+}
+
+/// How a layer of a file is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Class {
+    read: ReadLayer,
+    operation: bool,
+}
+
+impl Class {
+    pub(crate) fn read(&self, fields: &mut Fields<'_>) -> Box<dyn KerasLayer> {
+        (self.read)(fields)
+    }
+
+    pub(crate) fn is_operation(&self) -> bool {
+        self.operation
+    }
+}
+
+/// The class of the layer at `at`, if it is reproduced or the user's own.
+pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>) -> Result<Class, Problem> {
+    let refuse = |what: String| Err(Problem::new(ErrorKind::Unsupported, at, what));
+    if let Some(read) = custom.and_then(|custom| custom.find(layer)) {
+        return Ok(Class { read, operation: false });
+    }
+    if let Some(name) = layer.registered_name.as_deref().filter(|name| name.contains('>')) {
+        let name = shown(name);
+        return refuse(format!(
+            "{name} is a user's own layer class, whose Python code is not in the file: register a layer for it"
+        ));
+    }
+    if layer.class == "Lambda" {
+        let what = "a Lambda layer holds Python code, which is never run: build the model with a built-in layer instead, and save it again";
+        return refuse(what.to_owned());
+    }
+    let module = layer.module.as_deref();
+    let operation = match module {
+        Some(module) => {
+            ["keras.src.ops.", "keras.ops", "keras.src.activations."].iter().any(|ops| module.starts_with(ops))
+        }
+        // Legacy files name no module. A layer's settings always hold whether it is trainable, an operation's never.
+        None => !layer.config.contains_key("trainable") && find_operation(&layer.class).is_some(),
+    };
+    if operation {
+        return match find_operation(&layer.class) {
+            Some(found) => Ok(Class { read: found.read, operation }),
+            None => refuse("this operation of keras.ops is not supported".to_owned()),
+        };
+    }
+    match find(&layer.class) {
+        Some(found) if module.is_none_or(|module| module.split('.').next() == Some("keras")) => {
+            Ok(Class { read: found.read, operation })
+        }
+        Some(_) => {
+            refuse(format!("this class is not Keras's own: it comes from {}", shown(module.unwrap_or_default())))
+        }
+        None => refuse("this layer class is not supported".to_owned()),
+    }
 }

@@ -1,8 +1,8 @@
 use kandle_format::{Dtype, Error, ErrorKind, Problem, Result, json::Value};
 
-use crate::{Fields, KerasLayer, Layout, Shape, Spec, registry};
+use crate::{Arguments, Fields, Given, Layout, Policy, Shape, Spec, fields::Context, registry, run::planned_inputs};
 
-/// One weight of a layer: how Keras calls and shapes it, and how candle does. Its dtype is float32.
+/// One weight of a layer: how Keras calls and shapes it, and how candle does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Weight {
@@ -11,14 +11,86 @@ pub struct Weight {
     /// Keras's shape.
     pub shape: Vec<usize>,
     /// candle-nn's name: `weight`.
-    pub candle: &'static str,
+    pub candle: String,
     /// How candle orders the same numbers.
     pub layout: Layout,
+    /// The object inside the layer that has it, as the weight store spells its path: `cell`; empty for the layer itself.
+    pub owner: String,
+    /// The dtype in the file; `None` for the layer's variable dtype.
+    pub dtype: Option<Dtype>,
+    /// Whether Keras trains it while its layer is trainable.
+    pub trainable: bool,
+    /// Whether Keras casts it to the layer's compute dtype.
+    pub autocast: bool,
+    /// Which part along the first axis of an array in the file it is, and of how many, where candle has several variables
+    /// for one of Keras's. The parts follow one another; `shape` is that of the part.
+    pub part: Option<(usize, usize)>,
+    /// The name of the array in the file, where it is not the number of the weight.
+    pub array: Option<&'static str>,
 }
 
 impl Weight {
-    pub(crate) fn new(keras: &'static str, shape: Vec<usize>, candle: &'static str, layout: Layout) -> Self {
-        Self { keras, shape, candle, layout }
+    /// A weight that is trained, cast, the layer's own, and of the layer's variable dtype.
+    #[must_use]
+    pub fn new(keras: &'static str, shape: Vec<usize>, candle: impl Into<String>, layout: Layout) -> Self {
+        let (candle, owner) = (candle.into(), String::new());
+        let (dtype, trainable, autocast, part, array) = (None, true, true, None, None);
+        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, array }
+    }
+
+    /// A weight under Keras's own name and in Keras's layout, where candle-nn has no such layer.
+    #[must_use]
+    pub fn as_keras(keras: &'static str, shape: Vec<usize>) -> Self {
+        Self::new(keras, shape, keras, Layout::AsIs)
+    }
+
+    /// The same weight, which Keras never trains.
+    #[must_use]
+    pub fn not_trained(self) -> Self {
+        Self { trainable: false, ..self }
+    }
+
+    /// The same weight, which Keras leaves in its own dtype (`autocast=False`).
+    #[must_use]
+    pub fn not_cast(self) -> Self {
+        Self { autocast: false, ..self }
+    }
+
+    /// The same weight, stored as `dtype` whatever the policy.
+    #[must_use]
+    pub fn of(self, dtype: Dtype) -> Self {
+        Self { dtype: Some(dtype), ..self }
+    }
+
+    /// The same weight as part `part` of `parts` of one array in the file.
+    #[must_use]
+    pub fn part(self, part: usize, parts: usize) -> Self {
+        Self { part: Some((part, parts)), ..self }
+    }
+
+    /// The same weight as another layer has it that holds its layer under `owner` in the file and `prefix` in the `VarMap`.
+    #[must_use]
+    pub(crate) fn inside(mut self, owner: &str, prefix: &str, trainable: bool, policy: &Policy) -> Self {
+        let joined = |a: &str, b: &str, by: &str| match (a, b) {
+            ("", b) => b.to_owned(),
+            (a, "") => a.to_owned(),
+            (a, b) => format!("{a}{by}{b}"),
+        };
+        self.owner = joined(owner, &self.owner, "/");
+        self.candle = joined(prefix, &self.candle, ".");
+        self.trainable &= trainable;
+        self.dtype = self.dtype.or(Some(policy.variable));
+        self
+    }
+
+    /// The shape of the array in the file.
+    #[must_use]
+    pub fn file_shape(&self) -> Vec<usize> {
+        match self.part {
+            // Keras: one array of (parts, …), a part of which has no such axis.
+            Some((_, parts)) => [&[parts], self.shape.as_slice()].concat(),
+            None => self.shape.clone(),
+        }
     }
 
     /// The shape in the `VarMap`.
@@ -40,6 +112,8 @@ pub struct LayerWeights {
     pub group: String,
     /// What the names in the `VarMap` start with: `dense` for `dense.weight`.
     pub prefix: String,
+    /// Whether the layer and all that it is in are trainable.
+    pub trainable: bool,
     /// The weights, in the order of the file.
     pub weights: Vec<Weight>,
 }
@@ -48,7 +122,7 @@ impl LayerWeights {
     /// The name of `weight` in a `VarMap`: `dense.weight`.
     #[must_use]
     pub fn name(&self, weight: &Weight) -> String {
-        if self.prefix.is_empty() { weight.candle.to_owned() } else { format!("{}.{}", self.prefix, weight.candle) }
+        if self.prefix.is_empty() { weight.candle.clone() } else { format!("{}.{}", self.prefix, weight.candle) }
     }
 }
 
@@ -59,6 +133,9 @@ impl LayerWeights {
 #[derive(Debug, Clone, Default)]
 pub struct WeightMap {
     pub(crate) layers: Vec<LayerWeights>,
+    /// The groups of a legacy file: a layer of the outermost model each, with the entries of `layers` that lie in it. A
+    /// layer that is shared lies in several.
+    pub(crate) legacy: Vec<LegacyGroup>,
     pub(crate) kept: Vec<String>,
 }
 
@@ -138,6 +215,15 @@ impl WeightMap {
     }
 }
 
+/// The weights of one layer of the outermost model, as a legacy file has them: all in one group.
+#[derive(Debug, Clone)]
+pub(crate) struct LegacyGroup {
+    /// The layer's name, and the group's.
+    pub name: String,
+    /// The entries of [`WeightMap::layers`] in it, in the order of the model.
+    pub entries: Vec<usize>,
+}
+
 /// One layer of a bare weights file, as the caller knows it.
 #[derive(Debug, Clone)]
 pub struct FileLayer {
@@ -188,21 +274,26 @@ impl FileLayer {
         let Some(config) = self.config.as_object() else {
             return Err(fail(ErrorKind::Invalid, "the settings are not a JSON object".to_owned()));
         };
-        let mut fields = Fields::new(config, &at);
-        fields.common();
-        let layer: Box<dyn KerasLayer> = (registered.read)(&mut fields);
+        let mut fields = Fields::new(config, &at, Context::default());
+        let trainable = fields.common();
+        let layer = registered.read(&mut fields);
+        let policy = fields.policy().clone();
         let problems = fields.finish();
         if !problems.is_empty() {
             return Err(problems);
         }
         let axes = std::iter::once(None).chain(self.input.iter().copied().map(Some)).collect();
-        let input = Spec { shape: Shape(axes), dtype: Dtype::Float32 };
-        let weights = layer.weights(&[input]).map_err(|what| fail(ErrorKind::Invalid, what))?;
+        let inputs = planned_inputs(&policy, &[Spec { shape: Shape(axes), dtype: Dtype::Float32 }]);
+        let arguments = Arguments::of_first(layer.parameters(), 1);
+        let given = Given { arguments: &arguments, tensors: &inputs, policy: &policy };
+        let weights = layer.weights(given).map_err(|what| fail(ErrorKind::Invalid, what))?;
+        let weights = weights.into_iter().map(|weight| weight.inside("", "", true, &policy)).collect();
         Ok(LayerWeights {
             layer: self.prefix.clone(),
             class: self.class.clone(),
             group: self.group.clone(),
             prefix: self.prefix.clone(),
+            trainable,
             weights,
         })
     }

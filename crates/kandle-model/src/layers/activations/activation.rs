@@ -7,7 +7,7 @@
 
 use kandle_format::Problem;
 
-use crate::{Activation, Call, Fields, KerasLayer, Spec, Value, layers::one_float};
+use crate::{Activation, Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one_float};
 
 #[derive(Debug)]
 pub(crate) struct ActivationLayer(Activation);
@@ -18,11 +18,15 @@ impl KerasLayer for ActivationLayer {
         Self(fields.activation("activation"))
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![self.0.output(one_float(inputs)?)?])
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        Ok(vec![self.0.output(one_float(given)?)?])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         Ok(vec![self.0.apply(call.input()?)?])
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Passes
     }
 }

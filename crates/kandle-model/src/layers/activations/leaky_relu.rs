@@ -7,7 +7,7 @@
 
 use kandle_format::Problem;
 
-use crate::{Call, Fields, KerasLayer, Spec, Value, activation::leaky_relu, layers::one_float};
+use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, activation::leaky_relu, layers::one_float};
 
 #[derive(Debug)]
 pub(crate) struct LeakyRelu {
@@ -20,12 +20,16 @@ impl KerasLayer for LeakyRelu {
         Self { negative_slope: fields.not_negative("negative_slope", 0.3) }
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![one_float(inputs)?.clone()])
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        Ok(vec![one_float(given)?.clone()])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
         Ok(vec![input.with_tensor(leaky_relu(&input.tensor, self.negative_slope)?)])
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Passes
     }
 }

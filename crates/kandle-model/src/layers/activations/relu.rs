@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, KerasLayer, Spec, Value,
+    Call, Fields, Given, KerasLayer, Masking, Spec, Value,
     activation::{clip, leaky_relu, relu},
     layers::one_float,
 };
@@ -33,13 +33,17 @@ impl KerasLayer for Relu {
         }
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![one_float(inputs)?.clone()])
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        Ok(vec![one_float(given)?.clone()])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
         Ok(vec![input.with_tensor(self.apply(&input.tensor)?)])
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Passes
     }
 }
 

@@ -1,15 +1,15 @@
 //! `keras.layers.Dense`: `activation(xs · kernel + bias)`, the product over the last axis at any rank.
 //!
-//! Shapes: xs `(batch, …, features)`, kernel `(features, units)`, bias `(units,)`, result `(batch, …, units)`; float32.
+//! Shapes: xs `(batch, …, features)`, kernel `(features, units)`, bias `(units,)`, result `(batch, …, units)`; floats.
 //! Integers are accepted and count as floats. With kernel `[[1], [2]]`, bias `[10]` and relu, `[3, -1]` gives
 //! `relu(3·1 − 1·2 + 10) = 11`.
 //!
 //! Source: keras/src/layers/core/dense.py.
 
-use kandle_format::{Dtype, Problem};
+use kandle_format::Problem;
 
 use crate::{
-    Activation, Call, Fields, KerasLayer, Layout, Spec, Value, Weight,
+    Activation, Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
     layers::{cannot, one},
     numeric::cast,
 };
@@ -43,9 +43,8 @@ impl KerasLayer for Dense {
         }
     }
 
-    fn weights(&self, inputs: &[Spec]) -> Result<Vec<Weight>, String> {
-        let features =
-            inputs.first().and_then(|input| input.shape.last()).ok_or("the size of its input's last axis is not known: give the model a fixed one in Keras, or FileLayer its `of`")?;
+    fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
+        let features = given.features()?;
         let mut weights = vec![Weight::new("kernel", vec![features, self.units], "weight", Layout::Transposed)];
         if self.use_bias {
             weights.push(Weight::new("bias", vec![self.units], "bias", Layout::AsIs));
@@ -53,17 +52,18 @@ impl KerasLayer for Dense {
         Ok(weights)
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        let input = one(inputs)?;
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let input = one(given)?;
         if input.shape.rank() < 2 {
             return Err(cannot(format!("expected an input of rank 2 or more, found {}", input.shape)));
         }
-        let product = Spec { shape: input.shape.clone().with_last(Some(self.units)), dtype: Dtype::Float32 };
+        let product =
+            Spec { shape: input.shape.clone().with_last(Some(self.units)), dtype: given.policy().arithmetic() };
         Ok(vec![self.activation.output(&product)?])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        let input = cast(call.input()?, Dtype::Float32)?;
+        let input = cast(call.input()?, call.given.policy().arithmetic())?;
         let (xs, kernel) = (&input.tensor, call.weight(0)?);
         let Some((features, outer)) = xs.dims().split_last() else { candle_core::bail!("a scalar has no last axis") };
         if *features != kernel.dim(1)? {
@@ -77,5 +77,9 @@ impl KerasLayer for Dense {
         let ys = self.activation.apply(&input.with_tensor(ys))?.tensor;
         let shape: Vec<usize> = outer.iter().copied().chain([ys.dim(1)?]).collect();
         Ok(vec![input.with_tensor(ys.reshape(shape)?)])
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Passes
     }
 }

@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, KerasLayer, Layout, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
     layers::one,
     numeric::{cast, position},
 };
@@ -41,14 +41,14 @@ impl KerasLayer for Embedding {
         }
     }
 
-    fn weights(&self, _: &[Spec]) -> Result<Vec<Weight>, String> {
+    fn weights(&self, _: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
         Ok(vec![Weight::new("embeddings", vec![self.vocabulary, self.features], "weight", Layout::AsIs)])
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        let mut axes = one(inputs)?.shape.0.clone();
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let mut axes = one(given)?.shape.0.clone();
         axes.push(Some(self.features));
-        Ok(vec![Spec { shape: Shape(axes), dtype: Dtype::Float32 }])
+        Ok(vec![Spec { shape: Shape(axes), dtype: given.policy().arithmetic() }])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
@@ -58,9 +58,21 @@ impl KerasLayer for Embedding {
         self.check(&ids)?;
         let rows = call.weight(0)?.index_select(&ids.flatten_all()?, 0)?;
         let shape: Vec<usize> = ids.dims().iter().copied().chain([self.features]).collect();
+        Ok(vec![Value::new(rows.reshape(shape)?, call.given.policy().arithmetic())])
+    }
+
+    fn masking(&self) -> Masking {
+        if self.mask_zero { Masking::Computes } else { Masking::Drops }
+    }
+
+    fn compute_mask(&self, call: Call<'_>, _: &[Option<&Tensor>]) -> candle_core::Result<Vec<Option<Tensor>>> {
         // Keras: the mask is taken from the ids as they came, before truncation.
-        let mask = if self.mask_zero { Some(input.tensor.ne(&input.tensor.zeros_like()?)?) } else { None };
-        Ok(vec![Value { tensor: rows.reshape(shape)?, dtype: Dtype::Float32, mask }])
+        let ids = &call.input()?.tensor;
+        Ok(vec![Some(ids.ne(&ids.zeros_like()?)?)])
+    }
+
+    fn autocasts(&self) -> bool {
+        false
     }
 }
 

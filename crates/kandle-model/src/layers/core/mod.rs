@@ -1,7 +1,12 @@
-//! keras/src/layers/core
+//! Core layers.
 
 mod dense;
 mod embedding;
 
-pub(crate) use dense::Dense;
-pub(crate) use embedding::Embedding;
+use crate::registry::{Family, Registered, layer};
+use dense::Dense;
+use embedding::Embedding;
+
+/// The layers of this folder, one line each.
+pub(crate) const LAYERS: &[Registered] =
+    &[layer::<Dense>("Dense", Family::Core), layer::<Embedding>("Embedding", Family::Core)];

@@ -4,7 +4,7 @@
 
 use kandle_format::Problem;
 
-use crate::{Call, Fields, KerasLayer, Spec, Value, layers::one};
+use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one};
 
 #[derive(Debug)]
 pub(crate) struct Dropout;
@@ -15,11 +15,15 @@ impl KerasLayer for Dropout {
         Self
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![one(inputs)?.clone()])
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        Ok(vec![one(given)?.clone()])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         Ok(vec![call.input()?.clone()])
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Passes
     }
 }

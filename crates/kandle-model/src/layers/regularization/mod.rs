@@ -1,5 +1,9 @@
-//! keras/src/layers/regularization
+//! Regularization layers.
 
 mod dropout;
 
-pub(crate) use dropout::Dropout;
+use crate::registry::{Family, Registered, layer};
+use dropout::Dropout;
+
+/// The layers of this folder, one line each.
+pub(crate) const LAYERS: &[Registered] = &[layer::<Dropout>("Dropout", Family::Regularization)];

@@ -9,7 +9,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
     layers::{cannot, one},
 };
 
@@ -25,14 +25,14 @@ impl KerasLayer for Flatten {
         Self { channels_first: fields.choice("data_format", &choices).unwrap_or(false) }
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        let input = one(inputs)?;
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let input = one(given)?;
         let Some(batch) = input.shape.0.first() else { return Err(cannot("a scalar cannot be flattened".to_owned())) };
         Ok(vec![input.with_shape(Shape(vec![*batch, input.shape.features()]))])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        let input = call.input()?.clone().without_mask();
+        let input = call.input()?;
         let mut xs = input.tensor.clone();
         let (batch, rank) = (xs.dim(0)?, xs.rank());
         if self.channels_first && rank > 1 {

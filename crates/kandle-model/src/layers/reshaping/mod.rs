@@ -1,7 +1,12 @@
-//! keras/src/layers/reshaping
+//! Reshaping layers.
 
 mod flatten;
 mod reshape;
 
-pub(crate) use flatten::Flatten;
-pub(crate) use reshape::Reshape;
+use crate::registry::{Family, Registered, layer};
+use flatten::Flatten;
+use reshape::Reshape;
+
+/// The layers of this folder, one line each.
+pub(crate) const LAYERS: &[Registered] =
+    &[layer::<Flatten>("Flatten", Family::Reshaping), layer::<Reshape>("Reshape", Family::Reshaping)];

@@ -8,7 +8,7 @@
 use kandle_format::{ErrorKind, Problem};
 
 use crate::{
-    Call, Fields, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
     layers::{cannot, one},
 };
 
@@ -29,8 +29,8 @@ impl KerasLayer for Reshape {
         Self { target }
     }
 
-    fn output(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Problem> {
-        let input = one(inputs)?;
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let input = one(given)?;
         let Some(batch) = input.shape.0.first() else { return Err(cannot("a scalar cannot be reshaped".to_owned())) };
         let mut axes = self.target.clone();
         if let Some(features) = input.shape.features() {
@@ -41,7 +41,7 @@ impl KerasLayer for Reshape {
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        let input = call.input()?.clone().without_mask();
+        let input = call.input()?;
         let (batch, features) = match input.tensor.dims().split_first() {
             Some((batch, rest)) => (*batch, rest.iter().product()),
             None => candle_core::bail!("a scalar cannot be reshaped"),

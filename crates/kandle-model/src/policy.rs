@@ -1,0 +1,127 @@
+use kandle_format::{Dtype, json::Value};
+
+/// A layer's dtype policy: what its weights are stored in and what it computes in.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// The dtype of its weights.
+    pub variable: Dtype,
+    /// The dtype that floats are cast to before the layer runs, and that its floats come out in.
+    pub compute: Dtype,
+    /// How its kernel is stored, where it is quantized.
+    pub quantization: Option<Quantization>,
+}
+
+/// How `model.quantize` stored a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Quantization {
+    /// Eight bits, one scale a column.
+    Int8,
+    /// Four bits: with the number of rows that share a scale, or one scale a column.
+    Int4 {
+        /// Rows in a block; `None` for one scale a column.
+        block: Option<usize>,
+        /// Whether the policy is that of Keras 3.13 and before (`QuantizedDTypePolicy`), which packs another axis.
+        before_blocks: bool,
+    },
+    /// Float32 kernels, computed on as if they had eight bits.
+    Float8,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { variable: Dtype::Float32, compute: Dtype::Float32, quantization: None }
+    }
+}
+
+impl Policy {
+    /// The dtype floats have while a layer runs: float64 if the layer computes in it, else float32, which half precision
+    /// is widened to and rounded from.
+    #[must_use]
+    pub fn arithmetic(&self) -> Dtype {
+        if self.compute == Dtype::Float64 { Dtype::Float64 } else { Dtype::Float32 }
+    }
+
+    /// The policy called `name`: a dtype, or `mixed_float16` or `mixed_bfloat16`.
+    fn named(name: &str) -> Option<Self> {
+        let (variable, compute) = match name {
+            "mixed_float16" => (Dtype::Float32, Dtype::Float16),
+            "mixed_bfloat16" => (Dtype::Float32, Dtype::Bfloat16),
+            name => {
+                let dtype = Dtype::from_name(name)?;
+                (dtype, dtype)
+            }
+        };
+        Some(Self { variable, compute, quantization: None })
+    }
+
+    /// The policy that the value of `dtype` in a configuration stands for; `None` where it is not understood.
+    ///
+    /// Source: keras/src/dtype_policies/dtype_policy.py.
+    pub(crate) fn read(value: &Value) -> Option<Self> {
+        if let Some(name) = value.as_str() {
+            return Self::named(name).or_else(|| {
+                let (mode, source) = name.split_once("_from_")?;
+                Self::quantized(mode, source, mode == "int4")
+            });
+        }
+        let config = value.get("config")?;
+        let text = |key: &str| config.get(key).and_then(Value::as_str);
+        match value.get("class_name")?.as_str()? {
+            "DTypePolicy" | "FloatDTypePolicy" | "Policy" => Self::named(text("name")?),
+            "QuantizedDTypePolicy" => Self::quantized(text("mode")?, text("source_name")?, true),
+            "Int4DTypePolicy" => Self::quantized(text("mode")?, text("source_name")?, false),
+            "QuantizedFloat8DTypePolicy" => Self::quantized("float8", text("source_name")?, false),
+            _ => None,
+        }
+    }
+
+    fn quantized(mode: &str, source: &str, before_blocks: bool) -> Option<Self> {
+        let quantization = match mode.split('/').collect::<Vec<_>>().as_slice() {
+            ["int8"] => Quantization::Int8,
+            ["float8"] => Quantization::Float8,
+            ["int4"] | ["int4", "-1"] => Quantization::Int4 { block: None, before_blocks },
+            ["int4", block] => {
+                Quantization::Int4 { block: Some(block.parse().ok().filter(|block| *block > 0)?), before_blocks }
+            }
+            _ => return None,
+        };
+        Some(Self { quantization: Some(quantization), ..Self::named(source)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kandle_format::Dtype;
+    use serde_json::json;
+
+    use super::{Policy, Quantization};
+
+    #[test]
+    fn every_form_of_policy_is_read() {
+        let plain = |variable, compute| Some(Policy { variable, compute, quantization: None });
+        let float32 = |quantization| Some(Policy { quantization: Some(quantization), ..Policy::default() });
+        let object = |class: &str, config: serde_json::Value| json!({"class_name": class, "config": config});
+        for (value, expected) in [
+            (json!("float32"), plain(Dtype::Float32, Dtype::Float32)),
+            (json!("mixed_bfloat16"), plain(Dtype::Float32, Dtype::Bfloat16)),
+            (object("DTypePolicy", json!({"name": "float64"})), plain(Dtype::Float64, Dtype::Float64)),
+            (object("Policy", json!({"name": "mixed_float16"})), plain(Dtype::Float32, Dtype::Float16)),
+            (
+                object("QuantizedDTypePolicy", json!({"mode": "int8", "source_name": "float32"})),
+                float32(Quantization::Int8),
+            ),
+            (
+                object("Int4DTypePolicy", json!({"mode": "int4/128", "source_name": "float32"})),
+                float32(Quantization::Int4 { block: Some(128), before_blocks: false }),
+            ),
+            (json!("int4/-1_from_float32"), float32(Quantization::Int4 { block: None, before_blocks: false })),
+            (json!("int4_from_float32"), float32(Quantization::Int4 { block: None, before_blocks: true })),
+            (object("GPTQDTypePolicy", json!({"mode": "gptq/4/128", "source_name": "float32"})), None),
+            (json!("complex64"), None),
+        ] {
+            assert_eq!(Policy::read(&value), expected, "{value}");
+        }
+    }
+}
