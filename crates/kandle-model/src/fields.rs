@@ -65,6 +65,15 @@ impl<'a> Fields<'a> {
         kandle_format::keras_major(self.context.keras_version)
     }
 
+    /// The first two numbers of the version of Keras that wrote the settings.
+    #[must_use]
+    pub fn keras_version(&self) -> (u32, u32) {
+        let version = self.context.keras_version.unwrap_or_default();
+        let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+        // A bare "3" stands for settings without a file, or a text that names no version: the newest.
+        (self.keras_major(), minor.unwrap_or(u32::MAX))
+    }
+
     /// The layer's dtype policy.
     #[must_use]
     pub fn policy(&self) -> &Policy {

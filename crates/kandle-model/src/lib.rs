@@ -25,6 +25,7 @@ mod numeric;
 mod ops;
 mod plan;
 mod policy;
+mod quantized;
 mod registry;
 mod run;
 mod shape;

@@ -13,6 +13,7 @@ use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
     layers::one,
     numeric::{cast, position},
+    quantized::Quantized,
 };
 
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(crate) struct Embedding {
     vocabulary: usize,
     features: usize,
     mask_zero: bool,
+    quantized: Option<Quantized>,
 }
 
 impl KerasLayer for Embedding {
@@ -33,15 +35,18 @@ impl KerasLayer for Embedding {
             "lora_rank",
             "lora_alpha",
         ]);
-        fields.only_null("quantization_config");
         Self {
             vocabulary: fields.size("input_dim"),
             features: fields.size("output_dim"),
             mask_zero: fields.flag("mask_zero", false),
+            quantized: Quantized::read(fields),
         }
     }
 
     fn weights(&self, _: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
+        if let Some(quantized) = &self.quantized {
+            return quantized.embeddings("embeddings", self.vocabulary, self.features);
+        }
         Ok(vec![Weight::new("embeddings", vec![self.vocabulary, self.features], "weight", Layout::AsIs)])
     }
 
@@ -56,7 +61,11 @@ impl KerasLayer for Embedding {
         // Keras: ids that are not int32 or int64 become int32, floats by truncation toward zero.
         let ids = cast(input, Dtype::Int64)?.tensor;
         self.check(&ids)?;
-        let rows = call.weight(0)?.index_select(&ids.flatten_all()?, 0)?;
+        let flat = ids.flatten_all()?;
+        let rows = match &self.quantized {
+            None => call.weight(0)?.index_select(&flat, 0)?,
+            Some(quantized) => quantized.rows(call.weights, &flat, self.features)?,
+        };
         let shape: Vec<usize> = ids.dims().iter().copied().chain([self.features]).collect();
         Ok(vec![Value::new(rows.reshape(shape)?, call.given.policy().arithmetic())])
     }
@@ -73,6 +82,10 @@ impl KerasLayer for Embedding {
 
     fn autocasts(&self) -> bool {
         false
+    }
+
+    fn quantizes(&self) -> bool {
+        true
     }
 }
 
