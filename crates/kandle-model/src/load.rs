@@ -100,7 +100,10 @@ impl Found<'_> {
             other => {
                 Err(Error::new(ErrorKind::Unsupported, &self.at, format!("{}: a weight of {other}", self.weight.keras)))
             }
-        }
+        }?;
+        // Keras: a variable that is assigned floats of another dtype casts them.
+        let dtype = storage(wanted).map_err(|error| self.candle_failed(error))?;
+        tensor.to_dtype(dtype).map_err(|error| self.candle_failed(error))
     }
 
     fn tensor<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Tensor> {
