@@ -1,5 +1,7 @@
 use kandle_format::{Dtype, json::Value};
 
+use crate::numeric::storage;
+
 /// A layer's dtype policy: what its weights are stored in and what it computes in.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -45,6 +47,18 @@ impl Policy {
     #[must_use]
     pub fn arithmetic(&self) -> Dtype {
         if self.compute == Dtype::Float64 { Dtype::Float64 } else { Dtype::Float32 }
+    }
+
+    /// `xs` as an operation of Keras's would give it back: rounded where the compute dtype is half precision. For layers of
+    /// several operations, between them; the runner rounds what comes out last.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn rounded(&self, xs: candle_core::Tensor) -> candle_core::Result<candle_core::Tensor> {
+        match self.compute {
+            Dtype::Float16 | Dtype::Bfloat16 => xs.to_dtype(storage(self.compute)?)?.to_dtype(xs.dtype()),
+            _ => Ok(xs),
+        }
     }
 
     /// The policy called `name`: a dtype, or `mixed_float16` or `mixed_bfloat16`.

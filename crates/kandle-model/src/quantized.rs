@@ -108,8 +108,10 @@ impl Quantized {
             Quantization::Int4 { .. } => unpack_int4(&table, columns, scale.dtype())?,
             _ => table.to_dtype(scale.dtype())?,
         };
-        match rest {
-            [zero, groups, ..] => dequantized(&integers, &scale, &zero.index_select(ids, 0)?, groups, 1),
+        match (self.mode, rest) {
+            (Quantization::Int4 { block: Some(_) }, [zero, groups, ..]) => {
+                dequantized(&integers, &scale, &zero.index_select(ids, 0)?, groups, 1)
+            }
             _ => integers.broadcast_div(&scale.unsqueeze(1)?),
         }
     }

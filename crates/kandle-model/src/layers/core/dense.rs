@@ -22,6 +22,8 @@ pub(crate) struct Dense {
     use_bias: bool,
     activation: Activation,
     quantized: Option<Quantized>,
+    /// Rank and factor of LoRA weights.
+    lora: Option<(usize, f64)>,
 }
 
 impl KerasLayer for Dense {
@@ -34,26 +36,29 @@ impl KerasLayer for Dense {
             "activity_regularizer",
             "kernel_constraint",
             "bias_constraint",
-            // Keras: LoRA weights are merged into the kernel when the model is saved.
-            "lora_rank",
-            "lora_alpha",
         ]);
         Self {
             units: fields.size("units"),
             use_bias: fields.flag("use_bias", true),
             activation: fields.activation("activation"),
             quantized: Quantized::read(fields),
+            lora: fields.lora(),
         }
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
         let features = given.features()?;
-        if let Some(quantized) = &self.quantized {
-            return Ok(self.quantized_weights(quantized, features));
-        }
-        let mut weights = vec![Weight::new("kernel", vec![features, self.units], "weight", Layout::Transposed)];
-        if self.use_bias {
-            weights.push(Weight::new("bias", vec![self.units], "bias", Layout::AsIs));
+        let mut weights = match &self.quantized {
+            Some(quantized) => self.quantized_weights(quantized, features),
+            None => {
+                let kernel = Weight::new("kernel", vec![features, self.units], "weight", Layout::Transposed);
+                let bias = self.use_bias.then(|| Weight::as_keras("bias", vec![self.units]));
+                [kernel].into_iter().chain(bias).collect()
+            }
+        };
+        if let Some((rank, _)) = self.lora {
+            weights.push(Weight::as_keras("lora_kernel_a", vec![features, rank]));
+            weights.push(Weight::as_keras("lora_kernel_b", vec![rank, self.units]));
         }
         Ok(weights)
     }
@@ -117,7 +122,10 @@ impl Dense {
         let kernel = call.weight(0)?;
         let mut bias = if self.use_bias { Some(call.weight(1)?.clone()) } else { None };
         let ys = match &self.quantized {
-            None => xs.matmul(&kernel.t()?)?,
+            None => match self.lora {
+                None => xs.matmul(&kernel.t()?)?,
+                Some(_) => xs.matmul(&(kernel.t()? + self.lora_product(call)?)?)?,
+            },
             Some(Quantized { mode: Quantization::Int8, inputs }) => {
                 integer_product(xs, *inputs, kernel, call.weight(after)?)?
             }
@@ -139,9 +147,22 @@ impl Dense {
                 through_float8(xs, of_inputs)?.matmul(&through_float8(kernel, of_kernel)?)?
             }
         };
+        let policy = call.given.policy();
+        let mut ys = policy.rounded(ys)?;
+        if self.lora.is_some() && self.quantized.is_some() {
+            ys = (ys + xs.matmul(&self.lora_product(call)?)?)?;
+        }
         match bias {
-            Some(bias) => ys.broadcast_add(&bias),
+            Some(bias) => policy.rounded(ys.broadcast_add(&bias)?),
             None => Ok(ys),
+        }
+    }
+
+    /// What LoRA adds to the kernel `(features, units)`.
+    fn lora_product(&self, call: Call<'_>) -> candle_core::Result<Tensor> {
+        match (self.lora, call.weights) {
+            (Some((_, factor)), [.., a, b]) => a.matmul(b)? * factor,
+            _ => bail!("LoRA without its weights"),
         }
     }
 }
