@@ -20,11 +20,14 @@ mod layers;
 mod layout;
 mod load;
 mod locate;
+#[allow(dead_code)]
+mod math;
 mod model;
 mod numeric;
 mod ops;
 mod plan;
 mod policy;
+mod quantized;
 mod registry;
 mod run;
 mod shape;
