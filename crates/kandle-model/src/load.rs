@@ -82,7 +82,17 @@ impl Found<'_> {
             };
         }
         let wider = |numbers: Vec<i16>| self.tensor(numbers, device);
-        match self.weight.dtype.unwrap_or(Dtype::Float32) {
+        let dtype = self.weight.dtype.unwrap_or(Dtype::Float32);
+        match (self.array.dtype(), dtype) {
+            (Ok(Dtype::Float16), Dtype::Float32) => {
+                return self.tensor(numbers!(half::f16).into_iter().map(f32::from).collect(), device);
+            }
+            (Ok(Dtype::Bfloat16), Dtype::Float32) => {
+                return self.tensor(numbers!(half::bf16).into_iter().map(f32::from).collect(), device);
+            }
+            _ => {}
+        }
+        match dtype {
             Dtype::Float64 => self.tensor(numbers!(f64), device),
             Dtype::Float16 => self.tensor(numbers!(half::f16), device),
             Dtype::Bfloat16 => self.tensor(numbers!(half::bf16), device),
@@ -289,7 +299,7 @@ fn misfit(weight: &Weight, array: &Array<'_>, archive: &Archive) -> Option<Strin
         return Some(format!("{}: expected {shape:?}, found {:?} in {place}", weight.keras, array.shape()));
     }
     match array.dtype() {
-        Ok(found) if found == dtype => None,
+        Ok(found) if found == dtype || weight.narrower == Some(found) => None,
         Ok(other) => Some(format!("{}: expected {dtype}, found {other} in {place}", weight.keras)),
         Err(error) => Some(format!("{}: expected {dtype}, found {error}", weight.keras)),
     }

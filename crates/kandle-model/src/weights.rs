@@ -18,6 +18,8 @@ pub struct Weight {
     pub owner: String,
     /// The dtype in the file; `None` for the layer's variable dtype.
     pub dtype: Option<Dtype>,
+    /// A narrower float dtype that the file may have it in instead.
+    pub narrower: Option<Dtype>,
     /// Whether Keras trains it while its layer is trainable.
     pub trainable: bool,
     /// Whether Keras casts it to the layer's compute dtype.
@@ -34,8 +36,8 @@ impl Weight {
     #[must_use]
     pub fn new(keras: &'static str, shape: Vec<usize>, candle: impl Into<String>, layout: Layout) -> Self {
         let (candle, owner) = (candle.into(), String::new());
-        let (dtype, trainable, autocast, part, array) = (None, true, true, None, None);
-        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, array }
+        let (dtype, narrower, trainable, autocast, part, array) = (None, None, true, true, None, None);
+        Self { keras, shape, candle, layout, owner, dtype, narrower, trainable, autocast, part, array }
     }
 
     /// A weight under Keras's own name and in Keras's layout, where candle-nn has no such layer.
@@ -60,6 +62,15 @@ impl Weight {
     #[must_use]
     pub fn of(self, dtype: Dtype) -> Self {
         Self { dtype: Some(dtype), ..self }
+    }
+
+    /// The same weight, into which LoRA weights may be merged, as a layer with `policy` saves it.
+    ///
+    /// Keras: the sum is rounded to the compute dtype, whatever dtype the kernel itself has (base_conv.py, `kernel`).
+    #[must_use]
+    pub fn merged(self, policy: &Policy) -> Self {
+        let half = matches!(policy.compute, Dtype::Float16 | Dtype::Bfloat16);
+        Self { narrower: half.then_some(policy.compute), ..self }
     }
 
     /// The same weight as part `part` of `parts` of one array in the file.
