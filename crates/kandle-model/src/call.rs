@@ -165,6 +165,12 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether the layer takes its inputs in the dtypes they come in, half precision included, and says itself in which its
+    /// results go: one with `autocast=False` whose results depend on it.
+    fn keeps_dtypes(&self) -> bool {
+        false
+    }
+
     /// Whether this is an operation of `keras.ops`, which has no dtype policy: what goes in is what it gets.
     fn is_operation(&self) -> bool {
         false

@@ -77,6 +77,14 @@ impl KerasLayer for Embedding {
 }
 
 impl Embedding {
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    pub(crate) fn features(&self) -> usize {
+        self.features
+    }
+
     /// Ids outside the vocabulary are an error. Keras: negative ids count from the end, and what lies beyond is an error in
     /// TensorFlow on a CPU, zeros on a GPU and NaN in JAX. candle reads −1 (as U32) as a row of zeros.
     fn check(&self, ids: &Tensor) -> candle_core::Result<()> {
