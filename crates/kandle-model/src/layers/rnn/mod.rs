@@ -2,6 +2,7 @@
 
 mod bidirectional;
 mod cell;
+mod conv_lstm;
 mod gru;
 mod lstm;
 mod recurrent;
@@ -15,6 +16,7 @@ use crate::{
 };
 use bidirectional::Bidirectional;
 use cell::{Cell, CellLayer, InnerCell};
+use conv_lstm::ConvLstmCell;
 use gru::GruCell;
 use lstm::LstmCell;
 use recurrent::{Recurrent, RecurrentLayer};
@@ -32,6 +34,9 @@ pub(crate) const LAYERS: &[Registered] = &[
     layer::<CellLayer<LstmCell>>("LSTMCell", Family::Rnn),
     layer::<CellLayer<GruCell>>("GRUCell", Family::Rnn),
     layer::<CellLayer<StackedRnnCells>>("StackedRNNCells", Family::Rnn),
+    layer::<RecurrentLayer<ConvLstmCell<1>>>("ConvLSTM1D", Family::Rnn),
+    layer::<RecurrentLayer<ConvLstmCell<2>>>("ConvLSTM2D", Family::Rnn),
+    layer::<RecurrentLayer<ConvLstmCell<3>>>("ConvLSTM3D", Family::Rnn),
     layer::<Bidirectional>("Bidirectional", Family::Rnn),
     layer::<TimeDistributed>("TimeDistributed", Family::Rnn),
 ];
@@ -57,6 +62,9 @@ fn recurrent_class(class: &str) -> Option<ReadRecurrent> {
         "LSTM" => Recurrent::read::<LstmCell>,
         "GRU" => Recurrent::read::<GruCell>,
         "RNN" => Recurrent::read::<InnerCell>,
+        "ConvLSTM1D" => Recurrent::read::<ConvLstmCell<1>>,
+        "ConvLSTM2D" => Recurrent::read::<ConvLstmCell<2>>,
+        "ConvLSTM3D" => Recurrent::read::<ConvLstmCell<3>>,
         _ => return None,
     })
 }
