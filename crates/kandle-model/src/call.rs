@@ -165,6 +165,12 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether the layer gets its inputs as they come, of whatever dtype, and says the dtypes of its outputs itself: for
+    /// layers that cast by rules of their own. Half precision is then stored as such, not widened; weights are widened.
+    fn casts_itself(&self) -> bool {
+        self.is_operation()
+    }
+
     /// Whether this is an operation of `keras.ops`, which has no dtype policy: what goes in is what it gets.
     fn is_operation(&self) -> bool {
         false
