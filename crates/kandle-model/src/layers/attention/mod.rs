@@ -14,5 +14,7 @@ pub(crate) const LAYERS: &[Registered] = &[
     layer::<Attention<true>>("AdditiveAttention", Family::Attention),
     layer::<Attention<false>>("Attention", Family::Attention),
     layer::<MultiHeadAttention<true>>("GroupQueryAttention", Family::Attention),
+    // Keras: the name of the Python class, which legacy files have.
+    layer::<MultiHeadAttention<true>>("GroupedQueryAttention", Family::Attention),
     layer::<MultiHeadAttention<false>>("MultiHeadAttention", Family::Attention),
 ];
