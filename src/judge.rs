@@ -8,7 +8,7 @@ use kandle_model::{Model, Plan, Value};
 use kandle_parity::{Array, Case, CaseReport, Failure, LayerCall, Outcome, Subject, Trace, check};
 
 /// Keras's dtypes, and what the judge calls them.
-const DTYPES: [(Dtype, kandle_parity::Dtype); 13] = [
+const DTYPES: [(Dtype, kandle_parity::Dtype); 14] = [
     (Dtype::Bool, kandle_parity::Dtype::BOOL),
     (Dtype::Int8, kandle_parity::Dtype::I8),
     (Dtype::Int16, kandle_parity::Dtype::I16),
@@ -22,6 +22,7 @@ const DTYPES: [(Dtype, kandle_parity::Dtype); 13] = [
     (Dtype::Bfloat16, kandle_parity::Dtype::BF16),
     (Dtype::Float32, kandle_parity::Dtype::F32),
     (Dtype::Float64, kandle_parity::Dtype::F64),
+    (Dtype::String, kandle_parity::Dtype::STRING),
 ];
 
 /// Judges every file of the case in the folder `path`.
@@ -122,6 +123,10 @@ fn values(inputs: &[Array], masks: &[Option<Array>]) -> std::result::Result<Vec<
 /// # Errors
 /// For a dtype that candle cannot store.
 pub fn value(array: &Array) -> std::result::Result<Value, Failure> {
+    if array.dtype() == kandle_parity::Dtype::STRING {
+        let texts = (0..array.len()).filter_map(|position| array.text(position)).map(<[u8]>::to_vec).collect();
+        return Ok(Value::from_strings(texts, array.shape())?);
+    }
     match DTYPES.iter().find(|pair| pair.1 == array.dtype()) {
         Some((dtype, _)) => Ok(Value::new(array.to_tensor(&Device::Cpu)?, *dtype)),
         None => Err(format!("Keras has no dtype {:?}", array.dtype()).into()),
@@ -133,6 +138,9 @@ pub fn value(array: &Array) -> std::result::Result<Value, Failure> {
 /// # Errors
 /// For numbers that the dtype does not have, which would be an error of ours.
 pub fn array(value: &Value) -> std::result::Result<Array, Failure> {
+    if value.dtype == Dtype::String {
+        return Ok(Array::from_texts(&value.texts()?, value.tensor.dims())?);
+    }
     match DTYPES.iter().find(|pair| pair.0 == value.dtype) {
         Some((_, dtype)) => Ok(Array::try_from(&value.tensor)?.with_dtype(*dtype)?),
         None => Err(format!("{} has no place in a recorded case", value.dtype).into()),

@@ -1,12 +1,13 @@
 //! `kandle inspect`: what a file is and what is in it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use kandle::json::Value;
 use kandle::{
-    Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, PlannedLayer, Problem, Spec, shown,
+    Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, PlannedLayer, Problem, Spec, Step, shown,
 };
 use serde_json::json;
 
@@ -30,8 +31,11 @@ With --json, one object; what does not apply or is not known is null:
   runs            whether kandle runs this model; null for weights without a configuration
   inputs          [{name, shape, dtype}]; the batch axis is null
   outputs         [{name, shape, dtype}]
-  layers          [{name, class, output_shape, parameters, weights: [{name, shape, layout, keras_name, keras_shape, from}]}]
-                  name and shape are candle's, from is the array in the file
+  layers          [{name, class, dtype, output_shape, output_shapes, parameters, connected_to, weights}], the layers of
+                  models inside the model by path; dtype is the policy's compute dtype, output_shape that of the first
+                  output, connected_to [{layer, call, output}] for each call, a list of what it reads
+                  weights: [{name, shape, dtype, layout, keras_name, keras_shape, from}]: name and shape are candle's, from is
+                  the array in the file
   parameters      how many numbers the weights have
   weight_bytes    how many bytes they take in the file
   arrays          [{path, shape, dtype}], all arrays of the file
@@ -76,6 +80,7 @@ struct Inspected<'a> {
 struct WeightRow {
     name: String,
     shape: Vec<usize>,
+    dtype: &'static str,
     layout: String,
     keras_name: &'static str,
     keras_shape: Vec<usize>,
@@ -86,8 +91,39 @@ struct WeightRow {
 struct LayerRow {
     name: String,
     class: String,
-    output: Option<Spec>,
+    dtype: Option<&'static str>,
+    outputs: Option<Vec<Spec>>,
+    /// For each call, where what it reads comes from.
+    connected: Option<Vec<Vec<Origin>>>,
     weights: Option<Vec<WeightRow>>,
+}
+
+/// Where a tensor comes from: an output of a call of a layer; an input of the model is output 0 of its only call.
+#[derive(Clone)]
+struct Origin {
+    layer: String,
+    call: usize,
+    output: usize,
+}
+
+impl Origin {
+    /// As Keras prints it: `dense[0][0]`.
+    fn text(&self) -> String {
+        format!("{}[{}][{}]", shown(&self.layer), self.call, self.output)
+    }
+}
+
+/// Where each slot of a plan comes from; constants of the graph come from nowhere.
+fn origins(plan: &Plan) -> BTreeMap<usize, Origin> {
+    let input = |input: &kandle::Input| (input.slot, Origin { layer: input.name.clone(), call: 0, output: 0 });
+    let mut origins: BTreeMap<usize, Origin> = plan.inputs().iter().map(input).collect();
+    for step in plan.steps() {
+        let layer = plan.layers().get(step.layer).map(|layer| layer.path.clone()).unwrap_or_default();
+        for (output, slot) in step.outputs.iter().enumerate() {
+            origins.insert(*slot, Origin { layer: layer.clone(), call: step.call, output });
+        }
+    }
+    origins
 }
 
 /// How many numbers an array of `shape` has. A file may declare any shape, so it stops at the largest number there is.
@@ -100,6 +136,21 @@ fn total(numbers: impl IntoIterator<Item = usize>) -> usize {
 }
 
 impl LayerRow {
+    /// The shapes of the first call's outputs, as `model.summary()` prints them.
+    fn output_shapes(&self) -> Option<String> {
+        let shapes: Vec<String> = self.outputs.as_ref()?.iter().map(|output| output.shape.to_string()).collect();
+        Some(match shapes.as_slice() {
+            [only] => only.clone(),
+            shapes => format!("[{}]", shapes.join(", ")),
+        })
+    }
+
+    /// Where what its calls read comes from, the calls apart by semicolons.
+    fn connected_to(&self) -> String {
+        let call = |call: &Vec<Origin>| call.iter().map(Origin::text).collect::<Vec<_>>().join(", ");
+        self.connected.iter().flatten().map(call).collect::<Vec<_>>().join("; ")
+    }
+
     fn parameters(&self) -> Option<usize> {
         let weights = self.weights.as_ref()?;
         Some(total(weights.iter().map(|weight| numbers(&weight.shape))))
@@ -142,13 +193,17 @@ impl<'a> Inspected<'a> {
     fn layers(&self) -> Vec<LayerRow> {
         match (&self.plan, &self.config) {
             (Some(plan), _) => {
-                plan.layers().iter().enumerate().map(|(number, layer)| self.planned(plan, number, layer)).collect()
+                let origins = origins(plan);
+                let planned = |(number, layer)| self.planned(plan, &origins, number, layer);
+                plan.layers().iter().enumerate().map(planned).collect()
             }
             (None, Some(config)) => {
                 let row = |layer: &kandle::LayerConfig| LayerRow {
                     name: layer.name.clone(),
                     class: layer.class.clone(),
-                    output: None,
+                    dtype: None,
+                    outputs: None,
+                    connected: None,
                     weights: None,
                 };
                 config.layers.iter().map(row).collect()
@@ -157,9 +212,10 @@ impl<'a> Inspected<'a> {
         }
     }
 
-    fn planned(&self, plan: &Plan, number: usize, layer: &PlannedLayer) -> LayerRow {
-        let first_call = plan.steps().iter().find(|step| step.layer == number);
-        let output = first_call.and_then(|step| step.outputs.first()).and_then(|slot| plan.slot(*slot)).cloned();
+    fn planned(&self, plan: &Plan, origins: &BTreeMap<usize, Origin>, number: usize, layer: &PlannedLayer) -> LayerRow {
+        let calls = || plan.steps().iter().filter(|step| step.layer == number);
+        let specs = |step: &Step| step.outputs.iter().filter_map(|slot| plan.slot(*slot).cloned()).collect();
+        let reads = |step: &Step| step.inputs.iter().filter_map(|slot| origins.get(slot).cloned()).collect();
         let mut weights = Vec::new();
         if let Some(entry) = plan.weights_of(layer) {
             for weight in &entry.weights {
@@ -168,6 +224,7 @@ impl<'a> Inspected<'a> {
                 weights.push(WeightRow {
                     name,
                     shape: weight.candle_shape(),
+                    dtype: weight.dtype.map_or("float32", kandle::Dtype::name),
                     layout: weight.layout.to_string(),
                     keras_name: weight.keras,
                     keras_shape: weight.shape.clone(),
@@ -175,7 +232,14 @@ impl<'a> Inspected<'a> {
                 });
             }
         }
-        LayerRow { name: layer.path.clone(), class: layer.class.clone(), output, weights: Some(weights) }
+        LayerRow {
+            name: layer.path.clone(),
+            class: layer.class.clone(),
+            dtype: (!layer.is_operation()).then(|| layer.policy.compute.name()),
+            outputs: calls().next().map(specs),
+            connected: Some(calls().map(reads).collect()),
+            weights: Some(weights),
+        }
     }
 
     fn parameters(&self) -> Option<usize> {
@@ -251,12 +315,16 @@ impl<'a> Inspected<'a> {
         let layer = |layer: &LayerRow| {
             [
                 format!("{} ({})", shown(&layer.name), shown(&layer.class)),
-                layer.output.as_ref().map_or_else(unknown, |output| output.shape.to_string()),
+                layer.output_shapes().unwrap_or_else(unknown),
                 layer.parameters().map_or_else(unknown, grouped),
+                layer.connected_to(),
             ]
         };
-        let rows: Vec<_> = layers.iter().map(layer).collect();
-        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters"], &rows));
+        let input = |(name, spec): (String, Spec)| {
+            [format!("{} (InputLayer)", shown(&name)), spec.shape.to_string(), "0".to_owned(), String::new()]
+        };
+        let rows: Vec<_> = self.inputs().into_iter().map(input).chain(layers.iter().map(layer)).collect();
+        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &rows));
         let weight = |weight: &WeightRow| {
             [
                 shown(&weight.name),
@@ -315,18 +383,23 @@ impl<'a> Inspected<'a> {
             json!({
                 "name": weight.name,
                 "shape": weight.shape,
+                "dtype": weight.dtype,
                 "layout": weight.layout,
                 "keras_name": weight.keras_name,
                 "keras_shape": weight.keras_shape,
                 "from": weight.from,
             })
         };
+        let origin = |origin: &Origin| json!({"layer": origin.layer, "call": origin.call, "output": origin.output});
         let layer = |layer: &LayerRow| {
             json!({
                 "name": layer.name,
                 "class": layer.class,
-                "output_shape": layer.output.as_ref().map(|output| &output.shape.0),
+                "dtype": layer.dtype,
+                "output_shape": layer.outputs.as_ref().and_then(|outputs| outputs.first()).map(|output| &output.shape.0),
+                "output_shapes": layer.outputs.as_ref().map(|outputs| outputs.iter().map(|output| json!(output.shape.0)).collect::<Value>()),
                 "parameters": layer.parameters(),
+                "connected_to": layer.connected.as_ref().map(|calls| calls.iter().map(|call| call.iter().map(origin).collect::<Value>()).collect::<Value>()),
                 "weights": layer.weights.as_ref().map(|weights| weights.iter().map(weight).collect::<Value>()),
             })
         };

@@ -77,19 +77,26 @@ fn from_safetensors(bytes: &[u8]) -> Result<Vec<(Option<String>, Array)>, Failur
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not safetensors: {error}"))?;
     let mut tensors = Vec::new();
     for (name, view) in file.iter() {
-        let array = Array::new(view.dtype(), view.shape().to_vec(), view.data().to_vec());
-        tensors.push((Some(name.to_owned()), array.map_err(|error| format!("{}: {error}", kandle::shown(name)))?));
+        let array = Array::read(&view).map_err(|error| format!("{}: {error}", kandle::shown(name)))?;
+        tensors.push((Some(name.to_owned()), array));
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(tensors)
 }
 
 fn to_safetensors(tensors: &[(String, Array)]) -> Result<Vec<u8>, Failure> {
-    let views: Result<Vec<_>, _> = tensors
-        .iter()
-        .map(|(name, array)| Ok((name, TensorView::new(array.dtype(), array.shape().to_vec(), array.bytes())?)))
-        .collect();
-    Ok(safetensors::serialize(views.map_err(|error: safetensors::SafeTensorError| error)?, None)?)
+    // safetensors knows no strings: their bytes one after another, and where each begins.
+    let stored = tensors.iter().flat_map(|(name, array)| match array.stored_texts() {
+        Some((bytes, offsets)) => vec![(name.clone(), bytes), (format!("{name}.offsets"), offsets)],
+        None => vec![(name.clone(), array.clone())],
+    });
+    let stored: Vec<(String, Array)> = stored.collect();
+    let mut views = Vec::new();
+    for (name, array) in &stored {
+        let dtype = array.dtype().stored().ok_or_else(|| format!("safetensors has no {}", array.dtype()))?;
+        views.push((name, TensorView::new(dtype, array.shape().to_vec(), array.bytes())?));
+    }
+    Ok(safetensors::serialize(views, None)?)
 }
 
 fn from_json(bytes: &[u8]) -> Result<Vec<(Option<String>, Array)>, Failure> {
@@ -105,7 +112,8 @@ fn from_json(bytes: &[u8]) -> Result<Vec<(Option<String>, Array)>, Failure> {
     }
 }
 
-/// The tensor of a nested list: bool where all is `true` or `false`, int64 where all are integers, else float64.
+/// The tensor of a nested list: bool where all is `true` or `false`, strings where all are texts, int64 where all are
+/// integers, else float64.
 fn nested(list: &Value) -> Result<Array, Failure> {
     let (mut shape, mut first) = (Vec::new(), Some(list));
     while let Some(Value::Array(items)) = first {
@@ -123,6 +131,11 @@ fn nested(list: &Value) -> Result<Array, Failure> {
         && let Some(integers) = leaves.iter().map(|(_, leaf)| leaf.as_i64()).collect::<Option<Vec<_>>>()
     {
         return Ok(Array::from_slice(&integers, &shape)?);
+    }
+    if !leaves.is_empty()
+        && let Some(texts) = leaves.iter().map(|(_, leaf)| leaf.as_str()).collect::<Option<Vec<_>>>()
+    {
+        return Ok(Array::from_texts(&texts, &shape)?);
     }
     let number = |(at, leaf): &(Vec<usize>, &Value)| {
         json::number(leaf).ok_or_else(|| format!("at {at:?}: expected a number, found {}", json::shown(leaf)))
@@ -161,7 +174,7 @@ fn gather<'a>(
 }
 
 /// `{"output_0": [[0.5, 1.0]]}`: every number so that it is read back as the same bits, `NaN` and `Infinity` as Python
-/// writes and reads them.
+/// writes and reads them; texts as far as they are UTF-8.
 fn to_json(tensors: &[(String, Array)]) -> String {
     let mut text = String::from("{");
     for (number, (name, array)) in tensors.iter().enumerate() {
@@ -200,6 +213,7 @@ fn number(array: &Array, position: usize) -> String {
         Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 if value.is_infinite() => {
             if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
         }
+        Dtype::STRING => Value::from(String::from_utf8_lossy(array.text(position).unwrap_or_default())).to_string(),
         Dtype::F64 => format!("{value:?}"),
         Dtype::F32 | Dtype::F16 | Dtype::BF16 => format!("{:?}", value as f32),
         _ => value.to_string(),
@@ -217,6 +231,7 @@ mod tests {
             ("[1, 2.5]", Array::from_slice(&[1.0f64, 2.5], &[2])),
             ("[[true], [false]]", Array::from_slice(&[true, false], &[2, 1])),
             ("7", Array::from_slice(&[7i64], &[])),
+            ("[[\"a\"], [\"\"]]", Array::from_texts(&["a", ""], &[2, 1])),
             ("[[], []]", Array::from_slice::<f64>(&[], &[2, 0])),
             ("[-Infinity, 0.1]", Array::from_slice(&[f64::NEG_INFINITY, 0.1], &[2])),
         ] {
@@ -233,7 +248,7 @@ mod tests {
             ("[[], [1]]", "a ragged list: at [1]: expected 0 entries as before, found 1"),
             ("{\"ids\": [1, true]}", "ids: at [1]: expected a number, found true"),
             ("[[1], [null]]", "at [1, 0]: expected a number, found null"),
-            ("[\"a\"]", "at [0]: expected a number, found \"a\""),
+            ("[1, \"a\"]", "at [1]: expected a number, found \"a\""),
             ("{\"a\": {}}", "a: at []: expected a number, found {}"),
             ("[1", "not JSON: EOF while parsing a list at line 1 column 2"),
         ] {
@@ -256,6 +271,7 @@ mod tests {
         );
         assert_eq!(text(Array::from_slice(&[u64::MAX], &[]).unwrap()), format!("{{\"a\": {}}}\n", u64::MAX));
         assert_eq!(text(Array::from_slice(&[true, false], &[2]).unwrap()), "{\"a\": [true, false]}\n");
+        assert_eq!(text(Array::from_texts(&["b\"", "\u{fc}"], &[2]).unwrap()), "{\"a\": [\"b\\\"\", \"\u{fc}\"]}\n");
         assert_eq!(text(Array::from_slice(&[f64::NAN, 0.1], &[2]).unwrap()), "{\"a\": [NaN, 0.1]}\n");
         assert_eq!(text(Array::from_slice::<u8>(&[], &[2, 0]).unwrap()), "{\"a\": [[], []]}\n");
     }
@@ -269,6 +285,10 @@ mod tests {
         ];
         let back = from_safetensors(&to_safetensors(&tensors).unwrap()).unwrap();
         assert_eq!(back, tensors.map(|(name, array)| (Some(name), array)));
+        let texts = Array::from_texts(&["one", "two"], &[2]).unwrap();
+        let stored = from_safetensors(&to_safetensors(&[("d".to_owned(), texts.clone())]).unwrap()).unwrap();
+        assert_eq!([stored[0].0.as_deref(), stored[1].0.as_deref()], [Some("d"), Some("d.offsets")]);
+        assert_eq!(stored[0].1.split(&stored[1].1).unwrap(), texts);
     }
 
     #[test]

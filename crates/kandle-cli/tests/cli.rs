@@ -84,7 +84,7 @@ fn output(file: &Path) -> Array {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(tensors.names(), ["output_0"]);
     let view = tensors.tensor("output_0").unwrap();
-    Array::new(view.dtype(), view.shape().to_vec(), view.data().to_vec()).unwrap()
+    Array::read(&view).unwrap()
 }
 
 #[test]

@@ -225,6 +225,7 @@ impl Archive {
         let mut config = ModelConfig::read(at, value, self.keras_version.clone()).map_err(in_file)?;
         // Legacy files have the settings for training in an attribute of their own.
         config.compiled |= self.arrays.text_attribute("", "training_config").map_err(in_file)?.is_some();
+        config.legacy = self.container == Container::Legacy;
         config.assets.clone_from(&self.assets);
         Ok(config)
     }

@@ -26,6 +26,8 @@ pub struct ModelConfig {
     pub config: Map<String, Value>,
     /// Whether the file holds settings for training (optimizer, loss, metrics), which inference ignores.
     pub compiled: bool,
+    /// Whether it stands in a legacy whole-model `.h5`.
+    pub legacy: bool,
     /// The files that lie beside the configuration, such as vocabularies, by the path of the layer they belong to and
     /// their name: `layers/string_lookup/vocabulary.txt`.
     pub assets: BTreeMap<String, Vec<u8>>,
@@ -95,6 +97,7 @@ impl ModelConfig {
             keras_version,
             layers: layers.iter().enumerate().map(read).collect::<Result<_>>()?,
             compiled: value.get("compile_config").and_then(Value::as_object).is_some_and(|config| !config.is_empty()),
+            legacy: false,
             assets: BTreeMap::new(),
             config,
         })

@@ -351,16 +351,16 @@ mod tests {
             (r#""Relu""#, format!("layer \"x\": activation = \"Relu\" is not supported {names}")),
             ("3", format!("layer \"x\": activation = 3 is not supported {names}")),
             (
-                r#"{"module": "mine", "class_name": "ReLU", "config": {}}"#,
-                format!("layer \"x\": activation = \"ReLU\" is not supported {layers}"),
+                r#"{"module": "mine", "class_name": "ReLU", "config": {"name": "r"}}"#,
+                "layer \"x\" › activation \"r\" (ReLU): this class is not Keras's own: it comes from mine".to_owned(),
             ),
             (
                 r#"{"module": "keras.layers", "class_name": "Dense", "config": {}}"#,
                 format!("layer \"x\": activation = \"Dense\" is not supported {layers}"),
             ),
             (
-                r#"{"module": "keras.layers", "class_name": "ReLU", "config": {"surprise": 1}}"#,
-                "layer \"x\" › activation (ReLU): surprise = 1 is not known for this layer".to_owned(),
+                r#"{"module": "keras.layers", "class_name": "ReLU", "config": {"name": "r", "surprise": 1}}"#,
+                "layer \"x\" › activation \"r\" (ReLU): surprise = 1 is not known for this layer".to_owned(),
             ),
         ] {
             assert_eq!(read(text).1, [problem]);

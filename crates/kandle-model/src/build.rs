@@ -20,6 +20,7 @@ const MOST_STEPS: usize = 1 << 20;
 /// A model, the outermost or one inside it, with its layers read.
 struct Scope {
     at: String,
+    path: String,
     members: Vec<Member>,
     body: Body,
 }
@@ -179,7 +180,7 @@ impl<'a> Builder<'a> {
             }
             Body::Sequential
         };
-        self.scopes.push(Scope { at: config.at.clone(), members, body });
+        self.scopes.push(Scope { at: config.at.clone(), path: within.path.to_owned(), members, body });
         Some(self.scopes.len() - 1)
     }
 
@@ -425,6 +426,7 @@ impl<'a> Builder<'a> {
             None => Vec::new(),
         };
         let masks = arguments.get("mask").map(Argument::tensors).unwrap_or_default();
+        let path = scope.path.clone();
         if given.len() != declared.len() {
             return Err(wrong(format!("expected {} inputs, found {}", declared.len(), given.len())));
         }
@@ -450,14 +452,14 @@ impl<'a> Builder<'a> {
                 found.push(slot);
                 continue;
             }
-            found.extend(self.feed(input, slot, mask, at)?);
+            found.extend(self.feed(input, slot, mask, &path, at)?);
         }
         Ok(found)
     }
 
     /// A step that feeds `slot` to an input of a model inside the model.
-    fn feed(&mut self, input: Input, slot: usize, mask: Option<usize>, at: &str) -> Result<Vec<usize>> {
-        let path = format!("{at} › {}", input.name);
+    fn feed(&mut self, input: Input, slot: usize, mask: Option<usize>, path: &str, at: &str) -> Result<Vec<usize>> {
+        let path = format!("{path}{}", input.name);
         let positional = (0..=usize::from(mask.is_some())).map(Argument::Tensor).collect();
         let layer: Box<dyn KerasLayer> = Box::new(NestedInput(input));
         let arguments = Arguments::bind(layer.parameters(), positional, BTreeMap::new())

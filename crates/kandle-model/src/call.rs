@@ -165,10 +165,10 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether the layer takes its inputs in the dtypes they come in, half precision included, and says itself in which its
-    /// results go: one with `autocast=False` whose results depend on it.
-    fn keeps_dtypes(&self) -> bool {
-        false
+    /// Whether the layer gets its inputs as they come, of whatever dtype, and says the dtypes of its outputs itself: for
+    /// layers that cast by rules of their own. Half precision is then stored as such, not widened; weights are widened.
+    fn casts_itself(&self) -> bool {
+        self.is_operation()
     }
 
     /// Whether this is an operation of `keras.ops`, which has no dtype policy: what goes in is what it gets.

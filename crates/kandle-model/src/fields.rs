@@ -30,6 +30,8 @@ pub(crate) struct Context<'a> {
     pub assets: Option<&'a BTreeMap<String, Vec<u8>>>,
     /// The layer's own group in the weight store, which is its folder among the assets too.
     pub group: &'a str,
+    /// Whether the settings are those of a legacy whole-model file.
+    pub legacy: bool,
     /// The layers that the user registered.
     pub custom: Option<&'a crate::Registry>,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Context<'a> {
 /// Settings without a file are those of Keras 3.
 impl Default for Context<'_> {
     fn default() -> Self {
-        Self { keras_version: Some("3"), assets: None, group: "", custom: None }
+        Self { keras_version: Some("3"), assets: None, group: "", legacy: false, custom: None }
     }
 }
 
@@ -63,6 +65,25 @@ impl<'a> Fields<'a> {
     #[must_use]
     pub fn keras_major(&self) -> u32 {
         kandle_format::keras_major(self.context.keras_version)
+    }
+
+    /// The first two numbers of the version of Keras that wrote the settings.
+    #[must_use]
+    pub fn keras_version(&self) -> (u32, u32) {
+        let version = self.context.keras_version.unwrap_or_default();
+        let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
+        // A bare "3" stands for settings without a file, or a text that names no version: the newest.
+        (self.keras_major(), minor.unwrap_or(u32::MAX))
+    }
+
+    /// The rank and the factor of the two LoRA weights that come beside the kernel; `None` where there are none.
+    ///
+    /// Keras: `.keras` and `.weights.h5` hold the kernel with them merged into it, legacy files hold the parts.
+    pub(crate) fn lora(&mut self) -> Option<(usize, f64)> {
+        let (rank, alpha) = (self.optional_size("lora_rank"), self.optional_number("lora_alpha"));
+        let rank = rank.filter(|_| self.context.legacy)?;
+        // A size is far from where a float64 has gaps.
+        Some((rank, alpha.unwrap_or(rank as f64) / rank as f64))
     }
 
     /// The layer's dtype policy.

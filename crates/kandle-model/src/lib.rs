@@ -27,6 +27,7 @@ mod numeric;
 mod ops;
 mod plan;
 mod policy;
+mod quantized;
 mod registry;
 mod run;
 mod shape;

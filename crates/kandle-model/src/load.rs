@@ -38,6 +38,8 @@ pub struct LoadedWeight {
     pub shape: Vec<usize>,
     /// The array in the file: `layers/dense/vars/0`.
     pub from: String,
+    /// Its dtype in the file. Floats of another dtype than the variable's are cast, as Keras does.
+    pub stored: Dtype,
     /// How the order of its numbers differs from the file's.
     pub layout: Layout,
 }
@@ -47,8 +49,8 @@ impl fmt::Display for LoadReport {
         let numbers: usize = self.loaded.iter().map(|weight| weight.shape.iter().product::<usize>()).sum();
         write!(f, "{}: {} weights, {numbers} numbers", self.file, self.loaded.len())?;
         for weight in &self.loaded {
-            let LoadedWeight { name, shape, from, layout } = weight;
-            write!(f, "\n  {name} {shape:?} from {from}, {layout}")?;
+            let LoadedWeight { name, shape, from, layout, stored } = weight;
+            write!(f, "\n  {name} {shape:?} from {from} ({stored}), {layout}")?;
         }
         for (group, arrays) in &self.ignored {
             write!(f, "\n  ignored: {group}, {arrays} arrays")?;
@@ -82,7 +84,9 @@ impl Found<'_> {
             };
         }
         let wider = |numbers: Vec<i16>| self.tensor(numbers, device);
-        match self.weight.dtype.unwrap_or(Dtype::Float32) {
+        let wanted = self.weight.dtype.unwrap_or(Dtype::Float32);
+        let stored = self.array.dtype()?;
+        let tensor = match stored {
             Dtype::Float64 => self.tensor(numbers!(f64), device),
             Dtype::Float16 => self.tensor(numbers!(half::f16), device),
             Dtype::Bfloat16 => self.tensor(numbers!(half::bf16), device),
@@ -96,7 +100,10 @@ impl Found<'_> {
             other => {
                 Err(Error::new(ErrorKind::Unsupported, &self.at, format!("{}: a weight of {other}", self.weight.keras)))
             }
-        }
+        }?;
+        // Keras: a variable that is assigned floats of another dtype casts them.
+        let dtype = storage(wanted).map_err(|error| self.candle_failed(error))?;
+        tensor.to_dtype(dtype).map_err(|error| self.candle_failed(error))
     }
 
     fn tensor<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Tensor> {
@@ -225,6 +232,7 @@ fn load<'a, T>(
         name: found.name.clone(),
         shape: found.weight.candle_shape(),
         from: found.array.path().to_owned(),
+        stored: found.array.dtype().unwrap_or(Dtype::Float32),
         layout: found.weight.layout,
     };
     let report = LoadReport {
@@ -289,7 +297,7 @@ fn misfit(weight: &Weight, array: &Array<'_>, archive: &Archive) -> Option<Strin
         return Some(format!("{}: expected {shape:?}, found {:?} in {place}", weight.keras, array.shape()));
     }
     match array.dtype() {
-        Ok(found) if found == dtype => None,
+        Ok(found) if found == dtype || (found.is_float() && dtype.is_float()) => None,
         Ok(other) => Some(format!("{}: expected {dtype}, found {other} in {place}", weight.keras)),
         Err(error) => Some(format!("{}: expected {dtype}, found {error}", weight.keras)),
     }

@@ -139,16 +139,15 @@ fn in_group<'a>(
     // An array that candle has in parts is listed once.
     let whole = |member: &&Member<'_>| member.weight.part.is_none_or(|(part, _)| part == 0);
     let expected: Vec<&str> = members.iter().filter(whole).map(|member| member.weight.keras).collect();
-    // Keras: .keras and .weights.h5 hold the kernel with LoRA merged into it, legacy files hold the parts.
-    if found.iter().any(|name| name.starts_with("lora_")) {
-        let what = "LoRA weights that are not merged into the layer's own are not supported: save the model as .keras, which merges them";
-        return Err(vec![Problem::new(ErrorKind::Unsupported, at, what)]);
-    }
-    if found != expected {
+    let names = match found == expected {
+        true => Some(names.clone()),
+        false => by_their_names(&names, &found, &expected),
+    };
+    let Some(names) = names else {
         let what =
             format!("expected the weights {}, found {} in {}", listed(&expected), listed(&found), arrays.place(&group));
         return Err(fail(what));
-    }
+    };
     let mut names = names.iter();
     let mut current = None;
     all(members.iter().map(|member| {
@@ -163,6 +162,17 @@ fn in_group<'a>(
             Problem::new(ErrorKind::Weights, &at, what)
         })
     }))
+}
+
+/// `names` in the order of `expected`, where the file has the same weights in another order and no two of one name. The order
+/// of a quantized layer's weights depends on whether it was quantized before it was saved, or loaded so.
+fn by_their_names(names: &[String], found: &[String], expected: &[&str]) -> Option<Vec<String>> {
+    let unique: BTreeSet<&String> = found.iter().collect();
+    if unique.len() != found.len() || found.len() != expected.len() {
+        return None;
+    }
+    let place = |expected: &&str| names.get(found.iter().position(|found| found == expected)?).cloned();
+    expected.iter().map(place).collect()
 }
 
 /// The arrays of `archive` that belong to the model but are not `used`. Those of `incomplete` layers are left out: what is

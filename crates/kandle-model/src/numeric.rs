@@ -48,6 +48,9 @@ pub(crate) fn cast(value: &Value, dtype: Dtype) -> Result<Value> {
     if value.dtype == dtype {
         return Ok(value.clone());
     }
+    if value.dtype == Dtype::String || dtype == Dtype::String {
+        bail!("{} cannot become {dtype}", value.dtype)
+    }
     if dtype == Dtype::Bool {
         let tensor = value.tensor.ne(&value.tensor.zeros_like()?)?;
         return Ok(Value { tensor, dtype, mask: value.mask.clone(), strings: None });

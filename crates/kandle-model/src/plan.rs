@@ -112,7 +112,13 @@ impl Plan {
     /// As [`new`](Self::new).
     pub fn with_layers(config: &ModelConfig, custom: &Registry) -> Result<Self> {
         let version = config.keras_version.as_deref();
-        let context = Context { keras_version: version, assets: Some(&config.assets), group: "", custom: Some(custom) };
+        let context = Context {
+            keras_version: version,
+            assets: Some(&config.assets),
+            group: "",
+            legacy: config.legacy,
+            custom: Some(custom),
+        };
         Builder::build(config, context)
     }
 

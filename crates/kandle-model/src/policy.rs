@@ -1,5 +1,7 @@
 use kandle_format::{Dtype, json::Value};
 
+use crate::numeric::storage;
+
 /// A layer's dtype policy: what its weights are stored in and what it computes in.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -22,12 +24,16 @@ pub enum Quantization {
     Int4 {
         /// Rows in a block; `None` for one scale a column.
         block: Option<usize>,
-        /// Whether the policy is that of Keras 3.13 and before (`QuantizedDTypePolicy`), which packs another axis.
-        before_blocks: bool,
     },
-    /// Float32 kernels, computed on as if they had eight bits.
-    Float8,
+    /// Float kernels, computed on as if they had eight bits.
+    Float8 {
+        /// How many of the largest numbers of past steps the file holds; of no use at inference.
+        history: usize,
+    },
 }
+
+/// Keras's default length of the history that float8 keeps.
+const HISTORY: usize = 1024;
 
 impl Default for Policy {
     fn default() -> Self {
@@ -41,6 +47,18 @@ impl Policy {
     #[must_use]
     pub fn arithmetic(&self) -> Dtype {
         if self.compute == Dtype::Float64 { Dtype::Float64 } else { Dtype::Float32 }
+    }
+
+    /// `xs` as an operation of Keras's would give it back: rounded where the compute dtype is half precision. For layers of
+    /// several operations, between them; the runner rounds what comes out last.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn rounded(&self, xs: candle_core::Tensor) -> candle_core::Result<candle_core::Tensor> {
+        match self.compute {
+            Dtype::Float16 | Dtype::Bfloat16 => xs.to_dtype(storage(self.compute)?)?.to_dtype(xs.dtype()),
+            _ => Ok(xs),
+        }
     }
 
     /// The policy called `name`: a dtype, or `mixed_float16` or `mixed_bfloat16`.
@@ -63,28 +81,30 @@ impl Policy {
         if let Some(name) = value.as_str() {
             return Self::named(name).or_else(|| {
                 let (mode, source) = name.split_once("_from_")?;
-                Self::quantized(mode, source, mode == "int4")
+                Self::quantized(mode, source, HISTORY)
             });
         }
         let config = value.get("config")?;
         let text = |key: &str| config.get(key).and_then(Value::as_str);
         match value.get("class_name")?.as_str()? {
             "DTypePolicy" | "FloatDTypePolicy" | "Policy" => Self::named(text("name")?),
-            "QuantizedDTypePolicy" => Self::quantized(text("mode")?, text("source_name")?, true),
-            "Int4DTypePolicy" => Self::quantized(text("mode")?, text("source_name")?, false),
-            "QuantizedFloat8DTypePolicy" => Self::quantized("float8", text("source_name")?, false),
+            "QuantizedDTypePolicy" | "Int4DTypePolicy" => Self::quantized(text("mode")?, text("source_name")?, HISTORY),
+            "QuantizedFloat8DTypePolicy" => {
+                let history = config
+                    .get("amax_history_length")
+                    .map_or(Some(HISTORY), |length| usize::try_from(length.as_u64()?).ok())?;
+                Self::quantized("float8", text("source_name")?, history)
+            }
             _ => None,
         }
     }
 
-    fn quantized(mode: &str, source: &str, before_blocks: bool) -> Option<Self> {
+    fn quantized(mode: &str, source: &str, history: usize) -> Option<Self> {
         let quantization = match mode.split('/').collect::<Vec<_>>().as_slice() {
             ["int8"] => Quantization::Int8,
-            ["float8"] => Quantization::Float8,
-            ["int4"] | ["int4", "-1"] => Quantization::Int4 { block: None, before_blocks },
-            ["int4", block] => {
-                Quantization::Int4 { block: Some(block.parse().ok().filter(|block| *block > 0)?), before_blocks }
-            }
+            ["float8"] => Quantization::Float8 { history },
+            ["int4"] | ["int4", "-1"] => Quantization::Int4 { block: None },
+            ["int4", block] => Quantization::Int4 { block: Some(block.parse().ok().filter(|block| *block > 0)?) },
             _ => return None,
         };
         Some(Self { quantization: Some(quantization), ..Self::named(source)? })
@@ -114,10 +134,10 @@ mod tests {
             ),
             (
                 object("Int4DTypePolicy", json!({"mode": "int4/128", "source_name": "float32"})),
-                float32(Quantization::Int4 { block: Some(128), before_blocks: false }),
+                float32(Quantization::Int4 { block: Some(128) }),
             ),
-            (json!("int4/-1_from_float32"), float32(Quantization::Int4 { block: None, before_blocks: false })),
-            (json!("int4_from_float32"), float32(Quantization::Int4 { block: None, before_blocks: true })),
+            (json!("int4/-1_from_float32"), float32(Quantization::Int4 { block: None })),
+            (json!("int4_from_float32"), float32(Quantization::Int4 { block: None })),
             (object("GPTQDTypePolicy", json!({"mode": "gptq/4/128", "source_name": "float32"})), None),
             (json!("complex64"), None),
         ] {

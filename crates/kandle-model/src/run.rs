@@ -20,7 +20,7 @@ pub(crate) fn plan_output(
     arguments: &Arguments,
     inputs: &[Spec],
 ) -> Result<Vec<Spec>, Problem> {
-    if layer.is_operation() || layer.keeps_dtypes() {
+    if layer.casts_itself() {
         return layer.output(Given { arguments, tensors: inputs, policy });
     }
     let inputs = planned_inputs(policy, inputs);
@@ -55,13 +55,12 @@ pub(crate) fn invoke(
     if layer.is_operation() {
         return layer.forward(Call { given: Given { arguments, tensors: inputs, policy }, weights });
     }
-    let inputs = match layer.keeps_dtypes() {
-        true => inputs.to_vec(),
-        false => inputs.iter().map(|value| prepared(layer, policy, value)).collect::<candle_core::Result<Vec<_>>>()?,
-    };
+    let own = layer.casts_itself();
+    let prepare = |value: &Value| if own { Ok(value.clone()) } else { prepared(layer, policy, value) };
+    let inputs = inputs.iter().map(prepare).collect::<candle_core::Result<Vec<_>>>()?;
     let call = Call { given: Given { arguments, tensors: &inputs, policy }, weights };
     let mut outputs = layer.forward(call)?;
-    if is_half(policy.compute) && !layer.keeps_dtypes() {
+    if is_half(policy.compute) && !own {
         for output in &mut outputs {
             if output.dtype == Dtype::Float32 {
                 *output = cast(output, policy.compute)?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
-use crate::number::{Number, keras_name, with_number};
+use crate::number::{Dtype, Number, keras_name, with_number};
+use crate::text;
 
-/// A tensor of any of Keras's number dtypes, little-endian and row-major: what is compared.
+/// A tensor of any of Keras's dtypes, little-endian and row-major: what is compared.
 ///
 /// candle's own tensors have no BOOL, I8, U16 or U64, which Keras's files hold; so the judge has a tensor of its own, converted from and to candle's. A clone shares the bytes.
 /// Equality (`==`) is that of dtype, shape and every bit; use [`compare`](crate::compare) to judge numbers.
@@ -25,6 +26,8 @@ pub struct Array {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Arc<Vec<u8>>,
+    /// Where each text begins in the bytes, and where the last one ends; empty for numbers.
+    offsets: Arc<Vec<usize>>,
 }
 
 /// Why bytes are no [`Array`], or why one can't be read as another dtype: `what: expected X, found Y`.
@@ -40,13 +43,13 @@ impl Array {
     /// The tensor of these little-endian bytes.
     ///
     /// # Errors
-    /// A dtype that is none of Keras's number dtypes (float8, complex), a number of bytes other than the shape's, or a BOOL that is neither 0 nor 1.
+    /// Strings, which [`from_texts`](Array::from_texts) takes, a number of bytes other than the shape's, or a BOOL that is neither 0 nor 1.
     pub fn new(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Array, ArrayError> {
         let fail = |what, expected: &dyn fmt::Display, found: &dyn fmt::Display| {
             Err(ArrayError { what, expected: expected.to_string(), found: found.to_string() })
         };
         let Some(width) = with_number!(dtype, T => Some(size_of::<T>()), None) else {
-            return fail("dtype", &"a bool, an integer or a float of 16 to 64 bits", &dtype);
+            return fail("dtype", &"a dtype of numbers", &dtype);
         };
         let wanted = shape.iter().try_fold(width, |size, axis| size.checked_mul(*axis));
         if wanted != Some(bytes.len()) {
@@ -60,7 +63,92 @@ impl Array {
         if let (Dtype::BOOL, Some(byte)) = (dtype, bytes.iter().find(|byte| **byte > 1)) {
             return fail("bool", &"0 or 1", byte);
         }
-        Ok(Array { dtype, shape, bytes: Arc::new(bytes) })
+        Ok(Array { dtype, shape, bytes: Arc::new(bytes), offsets: Arc::default() })
+    }
+
+    /// The numbers of a tensor in a safetensors file.
+    ///
+    /// # Errors
+    /// A dtype that no Keras model takes or gives (float8, complex), and those of [`new`](Array::new).
+    pub fn read(view: &TensorView<'_>) -> Result<Array, ArrayError> {
+        match Dtype::of(view.dtype()) {
+            Some(dtype) => Array::new(dtype, view.shape().to_vec(), view.data().to_vec()),
+            None => Err(ArrayError {
+                what: "dtype",
+                expected: "a bool, an integer or a float of 16 to 64 bits".to_owned(),
+                found: view.dtype().to_string(),
+            }),
+        }
+    }
+
+    /// The tensor of these texts in row-major order; they need not be UTF-8.
+    ///
+    /// ```
+    /// # use kandle_parity::{Array, Dtype};
+    /// let words = Array::from_texts(&["one", "zwei"], &[2, 1])?;
+    /// assert_eq!((words.dtype(), words.text(1)), (Dtype::STRING, Some(&b"zwei"[..])));
+    /// # Ok::<(), kandle_parity::ArrayError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As many texts as the shape has are needed.
+    pub fn from_texts<T: AsRef<[u8]>>(texts: &[T], shape: &[usize]) -> Result<Array, ArrayError> {
+        let ends = texts.iter().scan(0, |end, text| {
+            *end += text.as_ref().len();
+            Some(*end)
+        });
+        let offsets = std::iter::once(0).chain(ends).collect();
+        let bytes = texts.iter().flat_map(|text| text.as_ref()).copied().collect();
+        Array::of_texts(shape.to_vec(), bytes, offsets)
+    }
+
+    fn of_texts(shape: Vec<usize>, bytes: Vec<u8>, offsets: Vec<usize>) -> Result<Array, ArrayError> {
+        let found = offsets.len().saturating_sub(1);
+        if shape.iter().try_fold(1_usize, |size, axis| size.checked_mul(*axis)) != Some(found) {
+            let expected = format!("as many texts as shape {shape:?} has");
+            return Err(ArrayError { what: "size", expected, found: found.to_string() });
+        }
+        Ok(Array { dtype: Dtype::STRING, shape, bytes: Arc::new(bytes), offsets: Arc::new(offsets) })
+    }
+
+    /// The texts whose bytes, one after another, `self` has, each from one of the `offsets` (I64) to the next: how a file that knows no strings stores them. One axis.
+    ///
+    /// # Errors
+    /// Bytes that are no U8, and offsets that do not go from 0 to the end of the bytes.
+    pub fn split(&self, offsets: &Array) -> Result<Array, ArrayError> {
+        if (self.dtype, offsets.dtype) != (Dtype::U8, Dtype::I64) {
+            let found = format!("{} and {}", self.dtype, offsets.dtype);
+            return Err(ArrayError { what: "strings", expected: "uint8 bytes and int64 offsets".to_owned(), found });
+        }
+        let offsets: Vec<i64> = i64::read_all(&offsets.bytes).collect();
+        let end = i64::try_from(self.bytes.len()).ok();
+        if offsets.first() != Some(&0) || offsets.last().copied() != end || !offsets.is_sorted() {
+            let expected = format!("rising from 0 to {}", self.bytes.len());
+            let found = format!("{:?}", offsets.get(..5).unwrap_or(&offsets));
+            return Err(ArrayError { what: "offsets", expected, found });
+        }
+        let offsets: Vec<usize> = offsets.into_iter().filter_map(|offset| usize::try_from(offset).ok()).collect();
+        Array::of_texts(vec![offsets.len() - 1], Vec::clone(&self.bytes), offsets)
+    }
+
+    /// How a file that knows no strings stores these texts, see [`split`](Array::split): their bytes and their offsets; none of numbers.
+    pub fn stored_texts(&self) -> Option<(Array, Array)> {
+        let offsets: Vec<i64> = self.offsets.iter().filter_map(|offset| i64::try_from(*offset).ok()).collect();
+        let bytes = Array::from_slice(&self.bytes, &[self.bytes.len()]).ok()?;
+        Some((bytes, Array::from_slice(&offsets, &[offsets.len()]).ok()?)).filter(|_| self.dtype == Dtype::STRING)
+    }
+
+    /// The same numbers or texts in another shape.
+    ///
+    /// # Errors
+    /// As many as there are must fit the shape.
+    pub fn reshaped(self, shape: &[usize]) -> Result<Array, ArrayError> {
+        match self.dtype {
+            Dtype::STRING => {
+                Array::of_texts(shape.to_vec(), Arc::unwrap_or_clone(self.bytes), Arc::unwrap_or_clone(self.offsets))
+            }
+            dtype => Array::new(dtype, shape.to_vec(), Arc::unwrap_or_clone(self.bytes)),
+        }
     }
 
     /// The tensor of these numbers in row-major order.
@@ -81,7 +169,7 @@ impl Array {
         &self.shape
     }
 
-    /// The numbers' little-endian bytes in row-major order.
+    /// The numbers' little-endian bytes in row-major order; the texts one after another.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -99,6 +187,12 @@ impl Array {
     /// The number at a row-major position, a bool as 0 or 1; none past the end. Exact but for I64 and U64 beyond 2⁵³.
     pub fn value(&self, position: usize) -> Option<f64> {
         with_number!(self.dtype, T => T::read(&self.bytes, position).map(Number::to_f64), None)
+    }
+
+    /// The text at a row-major position; none past the end, and none of numbers.
+    pub fn text(&self, position: usize) -> Option<&[u8]> {
+        let (from, to) = (self.offsets.get(position)?, self.offsets.get(position + 1)?);
+        self.bytes.get(*from..*to)
     }
 
     /// S, the largest finite |number|: what tolerances are scaled by; 0 where there is none.
@@ -139,7 +233,7 @@ impl Array {
             Dtype::BF16 => stored!(bf16),
             Dtype::F32 => stored!(f32),
             Dtype::F64 => stored!(f64),
-            other => candle_core::bail!("dtype {other}: candle has no tensor for it"),
+            Dtype::STRING => candle_core::bail!("dtype string: candle has no tensor for it"),
         }
     }
 
@@ -216,12 +310,18 @@ impl TryFrom<Tensor> for Array {
     }
 }
 
-/// The dtype, the shape and the first few numbers.
+/// The dtype, the shape and the first few numbers or texts.
 impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first: Vec<f64> = (0..self.len().min(8)).filter_map(|position| self.value(position)).collect();
-        write!(f, "{} {:?} {first:?}", keras_name(self.dtype), self.shape)?;
-        if self.len() > first.len() { f.write_str(" …") } else { Ok(()) }
+        let first = 0..self.len().min(8);
+        let more = if self.len() > first.len() { " …" } else { "" };
+        write!(f, "{} {:?} ", keras_name(self.dtype), self.shape)?;
+        match self.dtype {
+            Dtype::STRING => {
+                write!(f, "{:?}{more}", first.filter_map(|at| Some(text::bytes(self.text(at)?))).collect::<Vec<_>>())
+            }
+            _ => write!(f, "{:?}{more}", first.filter_map(|at| self.value(at)).collect::<Vec<_>>()),
+        }
     }
 }
 
@@ -289,10 +389,49 @@ mod tests {
                 &*format!("size: expected fewer bytes for shape [{}, 2], found 8 bytes", usize::MAX),
             ),
             (Dtype::F32, vec![0], 4, "size: expected 0 bytes for shape [0], found 4 bytes"),
-            (Dtype::C64, vec![1], 8, "dtype: expected a bool, an integer or a float of 16 to 64 bits, found C64"),
+            (Dtype::STRING, vec![1], 8, "dtype: expected a dtype of numbers, found string"),
         ];
         for (dtype, shape, size, says) in cases {
             assert_eq!(Array::new(dtype, shape, vec![0; size]).unwrap_err().to_string(), says);
+        }
+        let complex = TensorView::new(safetensors::Dtype::C64, vec![1], &[0; 8]).unwrap();
+        let says = "dtype: expected a bool, an integer or a float of 16 to 64 bits, found C64";
+        assert_eq!(Array::read(&complex).unwrap_err().to_string(), says);
+    }
+
+    #[test]
+    fn texts_are_stored_as_bytes_and_offsets_and_come_back() {
+        let texts: [&[u8]; 4] = ["z\u{fc}rich".as_bytes(), b"", b"\xff\0", b"a"];
+        let array = Array::from_texts(&texts, &[2, 2]).unwrap();
+        assert_eq!((0..5).map(|i| array.text(i)).collect::<Vec<_>>(), [&texts.map(Some)[..], &[None]].concat());
+        assert_eq!((array.len(), array.value(0), array.scale()), (4, None, 0.0));
+        let (bytes, offsets) = array.stored_texts().unwrap();
+        assert_eq!(offsets, Array::from_slice(&[0i64, 7, 7, 9, 10], &[5]).unwrap());
+        assert_eq!(bytes.split(&offsets).unwrap().reshaped(&[2, 2]).unwrap(), array);
+        assert!(bytes.stored_texts().is_none() && bytes.text(0).is_none());
+        let none = Array::from_texts::<&str>(&[], &[0, 3]).unwrap();
+        let (bytes, offsets) = none.stored_texts().unwrap();
+        assert_eq!(bytes.split(&offsets).unwrap().reshaped(&[0, 3]).unwrap(), none);
+    }
+
+    #[test]
+    fn texts_that_do_not_fit_are_refused() {
+        let bytes = Array::from_slice(b"abcd", &[4]).unwrap();
+        let split = |offsets: &[i64]| bytes.split(&Array::from_slice(offsets, &[offsets.len()]).unwrap());
+        let cases = [
+            (split(&[]), "offsets: expected rising from 0 to 4, found []"),
+            (split(&[0, 5]), "offsets: expected rising from 0 to 4, found [0, 5]"),
+            (split(&[1, 4]), "offsets: expected rising from 0 to 4, found [1, 4]"),
+            (split(&[0, 3]), "offsets: expected rising from 0 to 4, found [0, 3]"),
+            (split(&[0, 3, 2, 4]), "offsets: expected rising from 0 to 4, found [0, 3, 2, 4]"),
+            (split(&[0, -1, 4]), "offsets: expected rising from 0 to 4, found [0, -1, 4]"),
+            (bytes.split(&bytes), "strings: expected uint8 bytes and int64 offsets, found uint8 and uint8"),
+            (Array::from_texts(&["a"], &[2]), "size: expected as many texts as shape [2] has, found 1"),
+            (split(&[0, 4]).unwrap().reshaped(&[2]), "size: expected as many texts as shape [2] has, found 1"),
+            (bytes.clone().reshaped(&[5]), "size: expected 5 bytes for shape [5], found 4 bytes"),
+        ];
+        for (array, says) in cases {
+            assert_eq!(array.unwrap_err().to_string(), says);
         }
     }
 

@@ -6,12 +6,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 
-use crate::array::Array;
+use crate::array::{Array, ArrayError};
 use crate::error::{CaseError, CaseErrorKind, shown_path};
 use crate::json::{self, Node};
-use crate::number::{dtype_of, keras_name};
+use crate::number::{Dtype, dtype_of, keras_name};
 use crate::text;
 use crate::tolerance::{Rule, Tolerance};
 
@@ -111,7 +111,7 @@ impl Case {
     /// Reads the case in this folder.
     ///
     /// # Errors
-    /// A missing or malformed `case.json` or `io.safetensors`; a format other than 1; a tensor that is missing, undeclared, or of another shape or dtype than declared; no tolerance for an output, unless a refusal is expected; string tensors, which are not supported yet.
+    /// A missing or malformed `case.json` or `io.safetensors`; a format other than 1; a tensor that is missing, undeclared, or of another shape or dtype than declared; no tolerance for an output, unless a refusal is expected.
     pub fn open(path: impl AsRef<Path>) -> Result<Case, CaseError> {
         let path = path.as_ref();
         let file = path.join("case.json");
@@ -230,13 +230,27 @@ impl Case {
             .map_err(|error| CaseError::new(CaseErrorKind::Malformed, &at, format_args!("not safetensors: {error}")))?;
         let ours = ["input_", "output_", "truth_", "jax_", "layers/"];
         for (name, view) in tensors.iter().filter(|(name, _)| ours.iter().any(|known| name.starts_with(known))) {
-            let array = Array::new(view.dtype(), view.shape().to_vec(), view.data().to_vec());
-            let array = array.map_err(|error| {
-                CaseError::new(CaseErrorKind::Malformed, format!("{at} › {}", text::name(name)), error)
-            })?;
+            let array = Array::read(&view).map_err(|error| malformed(&at, name, error))?;
             self.tensors.insert(name.to_owned(), array);
         }
+        self.join_texts(&at)?;
         self.check_tensors(&at)
+    }
+
+    /// Strings are stored as their bytes and, in a second tensor, where each begins; only case.json has their shape.
+    fn join_texts(&mut self, at: &str) -> Result<(), CaseError> {
+        let shapes = [("input", &self.inputs), ("output", &self.outputs)].into_iter().flat_map(|(kind, declared)| {
+            let strings = declared.iter().enumerate().filter(|(_, declared)| declared.dtype == Dtype::STRING);
+            strings.map(move |(i, declared)| (format!("{kind}_{i}"), declared.shape.clone()))
+        });
+        for (name, shape) in shapes.collect::<Vec<_>>() {
+            let offsets = self.tensors.remove(&format!("{name}.offsets"));
+            if let (Some(bytes), Some(offsets)) = (self.tensors.get(&name), offsets) {
+                let texts = bytes.split(&offsets).and_then(|texts| texts.reshaped(&shape));
+                self.tensors.insert(name.clone(), texts.map_err(|error| malformed(at, &name, error))?);
+            }
+        }
+        Ok(())
     }
 
     /// What is recorded is what is declared, nothing missing, and no output or input that nobody would look at.
@@ -294,6 +308,10 @@ impl Case {
     }
 }
 
+fn malformed(at: &str, name: &str, error: ArrayError) -> CaseError {
+    CaseError::new(CaseErrorKind::Malformed, format!("{at} › {}", text::name(name)), error)
+}
+
 fn rule(node: &Node<'_>) -> Result<Rule, CaseError> {
     node.text()?.parse().map_err(|_| node.not("copy, elementwise, contraction or deep"))
 }
@@ -312,14 +330,10 @@ fn file_name(node: &Node<'_>) -> Result<String, CaseError> {
 
 fn declared(node: &Node<'_>) -> Result<Declared, CaseError> {
     let dtype = node.need("dtype")?;
-    let name = dtype.text()?;
-    if name == "string" {
-        return Err(dtype.error("string tensors are not supported yet"));
-    }
     Ok(Declared {
         name: node.need("name")?.text()?,
         shape: node.need("shape")?.list()?.iter().map(Node::count).collect::<Result<_, _>>()?,
-        dtype: dtype_of(&name).ok_or_else(|| dtype.not("one of Keras's number dtypes"))?,
+        dtype: dtype_of(&dtype.text()?).ok_or_else(|| dtype.not("one of Keras's dtypes"))?,
         tolerance: node.get("tolerance").map(|node| tolerance(&node)).transpose()?,
     })
 }

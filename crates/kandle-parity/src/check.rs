@@ -1,11 +1,9 @@
 //! A subject against a case: the outputs, and every recorded layer twice.
 
-use safetensors::Dtype;
-
 use crate::array::Array;
 use crate::case::{Case, Layer, Recorded};
 use crate::compare::compare;
-use crate::number::keras_name;
+use crate::number::{Dtype, keras_name};
 use crate::subject::{Failure, LayerCall, Subject, Trace};
 use crate::text;
 use crate::tolerance::{Rule, Tolerance};

@@ -4,10 +4,9 @@ use std::fmt;
 
 use approx::{AbsDiffEq, abs_diff_eq};
 use half::{bf16, f16};
-use safetensors::Dtype;
 
 use crate::array::Array;
-use crate::number::{Number, is_float, keras_name, with_number};
+use crate::number::{Dtype, Number, is_float, keras_name, with_number};
 use crate::text;
 use crate::tolerance::Tolerance;
 
@@ -18,12 +17,14 @@ pub struct Comparison {
     pub dtype: Dtype,
     /// What was allowed; integers and bools had to be equal all the same.
     pub tolerance: Tolerance,
-    /// How many numbers were compared; 0 with a mismatch.
+    /// How many numbers or texts were compared; 0 with a mismatch.
     pub compared: usize,
     /// How many of them are further apart than allowed.
     pub differing: usize,
     /// The worst number, whether it differs or not; none with a mismatch.
     pub worst: Option<Worst>,
+    /// Of strings: our text and Keras's at the worst place.
+    pub texts: Option<[String; 2]>,
     /// Why no numbers could be compared.
     pub mismatch: Option<Mismatch>,
 }
@@ -40,11 +41,11 @@ impl Comparison {
 pub struct Worst {
     /// The coordinates, one an axis.
     pub index: Vec<usize>,
-    /// Our number; a bool as 0 or 1.
+    /// Our number; a bool as 0 or 1, a text as NaN.
     pub ours: f64,
     /// Keras's number.
     pub keras: f64,
-    /// |ours − keras|; infinite where only one is NaN, or infinities differ.
+    /// |ours − keras|; infinite where only one is NaN, or infinities or texts differ.
     pub difference: f64,
     /// difference / |keras|; infinite where Keras has 0 and ours is not.
     pub relative: f64,
@@ -96,7 +97,7 @@ impl fmt::Display for Mismatch {
 
 /// Compares ours with Keras's: `|ours − keras| ≤ atol + rtol·|keras|` at every number, computed in float64.
 ///
-/// Dtypes and shapes must be equal. NaN must stand exactly where Keras has NaN, an infinity where Keras has the same one. Integers and bools must be equal whatever the tolerance. Two empty tensors fail.
+/// Dtypes and shapes must be equal. NaN must stand exactly where Keras has NaN, an infinity where Keras has the same one. Integers, bools and strings must be equal whatever the tolerance. Two empty tensors fail.
 ///
 /// ```
 /// # use kandle_parity::{Array, Tolerance, compare};
@@ -117,11 +118,33 @@ pub fn compare(ours: &Array, keras: &Array, tolerance: Tolerance) -> Comparison 
     } else {
         None
     };
-    let none = Comparison { dtype: keras.dtype(), tolerance, compared: 0, differing: 0, worst: None, mismatch };
+    let none =
+        Comparison { dtype: keras.dtype(), tolerance, compared: 0, differing: 0, worst: None, texts: None, mismatch };
     match none.mismatch {
         Some(_) => none,
-        None => with_number!(keras.dtype(), T => compare_all::<T>(ours, keras, none), none),
+        None => with_number!(keras.dtype(), T => compare_all::<T>(ours, keras, none), compare_texts(ours, keras, none)),
     }
+}
+
+/// Texts are equal or not; the worst is the first that differs.
+fn compare_texts(ours: &Array, keras: &Array, mut comparison: Comparison) -> Comparison {
+    let differs = |position: &usize| ours.text(*position) != keras.text(*position);
+    comparison.compared = keras.len();
+    comparison.differing = (0..keras.len()).filter(differs).count();
+    let first = (0..keras.len()).find(differs);
+    let shown = |array: &Array| array.text(first.unwrap_or_default()).map(text::bytes).unwrap_or_default();
+    let difference = if first.is_some() { f64::INFINITY } else { 0.0 };
+    comparison.texts = Some([shown(ours), shown(keras)]);
+    comparison.worst = Some(Worst {
+        index: index_of(first.unwrap_or_default(), keras.shape()),
+        ours: f64::NAN,
+        keras: f64::NAN,
+        difference,
+        relative: difference,
+        ulp: None,
+        allowed: 0.0,
+    });
+    comparison
 }
 
 fn compare_all<T: Judge>(ours: &Array, keras: &Array, mut comparison: Comparison) -> Comparison {
@@ -245,21 +268,27 @@ impl AbsDiffEq for Array {
     }
 }
 
-/// `96 numbers`, `2 of 96 numbers differ` with two lines on the worst and the limit, or the mismatch.
+/// `96 numbers` or `3 texts`, `2 of 96 numbers differ` with two lines on the worst and the limit, or the mismatch.
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.dtype == Dtype::STRING { "texts" } else { "numbers" };
         match (&self.mismatch, &self.worst) {
             (Some(mismatch), _) => write!(f, "{mismatch}"),
             (None, Some(worst)) if self.differing > 0 => {
                 let verb = if self.differing == 1 { "differs" } else { "differ" };
-                writeln!(f, "{} of {} numbers {verb}", self.differing, self.compared)?;
-                writeln!(f, "  worst at {}", worst.shown(self.dtype))?;
+                writeln!(f, "{} of {} {what} {verb}", self.differing, self.compared)?;
+                match &self.texts {
+                    Some([ours, keras]) => {
+                        writeln!(f, "  first at {:?}: ours \"{ours}\", keras \"{keras}\"", worst.index)?
+                    }
+                    None => writeln!(f, "  worst at {}", worst.shown(self.dtype))?,
+                }
                 match is_float(self.dtype) {
                     true => write!(f, "  allowed {}", self.tolerance),
                     false => write!(f, "  allowed 0 ({} is compared exactly)", keras_name(self.dtype)),
                 }
             }
-            _ => write!(f, "{} numbers", self.compared),
+            _ => write!(f, "{} {what}", self.compared),
         }
     }
 }
@@ -293,6 +322,10 @@ mod tests {
         Array::from_slice(numbers, &[numbers.len()]).unwrap()
     }
 
+    fn texts(texts: &[&str]) -> Array {
+        Array::from_texts(texts, &[texts.len()]).unwrap()
+    }
+
     /// The judge can fail: each pair must, at however wide a tolerance.
     #[test]
     fn what_no_tolerance_excuses() {
@@ -310,6 +343,8 @@ mod tests {
             ("uint64 at its end", array(&[u64::MAX]), array(&[u64::MAX - 1])),
             ("int8", array(&[-128i8]), array(&[127i8])),
             ("a bool", array(&[true, false]), array(&[true, true])),
+            ("a text", texts(&["a", "b"]), texts(&["a", "B"])),
+            ("the end of a text", texts(&["a", "b\0"]), texts(&["a", "b"])),
             ("far beyond", array(&[-1e30f32]), array(&[1e30f32])),
         ];
         for (what, ours, keras) in cases {
@@ -409,6 +444,22 @@ mod tests {
         let one = |number: f32| Array::from_slice(&[number], &[]).unwrap();
         let worst = compare(&one(1.5), &one(1.0), Tolerance { atol: 1.0, rtol: 0.0 }).worst.unwrap();
         assert_eq!((worst.index, worst.difference, worst.allowed), (vec![], 0.5, 1.0));
+    }
+
+    #[test]
+    fn texts_are_shown_where_they_differ_first() {
+        let words = |words: &[&[u8]]| Array::from_texts(words, &[2, 2]).unwrap();
+        let keras = words(&[b"a", b"b\xff\n", b"", "\u{fc}".as_bytes()]);
+        let comparison = compare(&words(&[b"a", b"b\xfe", b"", b"u"]), &keras, WIDE);
+        assert_eq!(
+            comparison.to_string(),
+            "2 of 4 texts differ\n  first at [0, 1]: ours \"b\\xfe\", keras \"b\\xff\\n\"\n  allowed 0 (string is compared exactly)"
+        );
+        assert_eq!(compare(&keras, &keras, WIDE).to_string(), "4 texts");
+        let numbers = Array::from_slice(&[0i64; 4], &[2, 2]).unwrap();
+        assert_eq!(compare(&numbers, &keras, WIDE).to_string(), "dtype: expected string, found int64");
+        let none = Array::from_texts::<&str>(&[], &[0]).unwrap();
+        assert!(!compare(&none, &none, WIDE).passed());
     }
 
     #[test]

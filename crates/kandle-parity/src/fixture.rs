@@ -60,7 +60,7 @@ impl Recording {
     pub fn write(&self) {
         fs::write(self.folder.path().join("case.json"), self.json.to_string()).unwrap();
         let views = self.tensors.iter().map(|(name, array)| {
-            (name, TensorView::new(array.dtype(), array.shape().to_vec(), array.bytes()).unwrap())
+            (name, TensorView::new(array.dtype().stored().unwrap(), array.shape().to_vec(), array.bytes()).unwrap())
         });
         safetensors::serialize_to_file(views, None, &self.folder.path().join("io.safetensors")).unwrap();
     }

@@ -1,7 +1,46 @@
-//! The numbers a tensor may hold, and the one table from dtype to Rust type.
+//! What a tensor may hold: the dtypes, and the one table from dtype to Rust type.
 
 use half::{bf16, f16};
-use safetensors::Dtype;
+
+/// What a tensor holds: the dtypes that a Keras model takes or gives, named as in safetensors, which has no strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each variant is the type it names")]
+pub enum Dtype {
+    BOOL,
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    U64,
+    F16,
+    BF16,
+    F32,
+    F64,
+    STRING,
+}
+
+impl Dtype {
+    /// The dtype of a tensor that safetensors calls `stored`; none for those that no Keras model takes or gives: float8, complex.
+    pub fn of(stored: safetensors::Dtype) -> Option<Dtype> {
+        NAMES.iter().find(|entry| entry.2 == Some(stored)).map(|entry| entry.0)
+    }
+
+    /// What safetensors calls it; none for strings, which it does not have.
+    pub fn stored(self) -> Option<safetensors::Dtype> {
+        NAMES.iter().find(|entry| entry.0 == self).and_then(|entry| entry.2)
+    }
+}
+
+/// Keras's name: `float32`.
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(keras_name(*self))
+    }
+}
 
 mod sealed {
     pub trait Sealed {}
@@ -80,7 +119,7 @@ impl Number for bool {
     }
 }
 
-/// `with_number!(dtype, T => expression, otherwise)`: the expression with `T` as the dtype's Rust type, or `otherwise` for a dtype that an `Array` can't hold.
+/// `with_number!(dtype, T => expression, otherwise)`: the expression with `T` as the dtype's Rust type, or `otherwise` for strings.
 macro_rules! with_number {
     ($dtype:expr, $number:ident => $known:expr, $unknown:expr) => {{
         macro_rules! known {
@@ -90,50 +129,51 @@ macro_rules! with_number {
             }};
         }
         match $dtype {
-            safetensors::Dtype::BOOL => known!(bool),
-            safetensors::Dtype::I8 => known!(i8),
-            safetensors::Dtype::U8 => known!(u8),
-            safetensors::Dtype::I16 => known!(i16),
-            safetensors::Dtype::U16 => known!(u16),
-            safetensors::Dtype::I32 => known!(i32),
-            safetensors::Dtype::U32 => known!(u32),
-            safetensors::Dtype::I64 => known!(i64),
-            safetensors::Dtype::U64 => known!(u64),
-            safetensors::Dtype::F16 => known!(half::f16),
-            safetensors::Dtype::BF16 => known!(half::bf16),
-            safetensors::Dtype::F32 => known!(f32),
-            safetensors::Dtype::F64 => known!(f64),
-            _ => $unknown,
+            crate::number::Dtype::BOOL => known!(bool),
+            crate::number::Dtype::I8 => known!(i8),
+            crate::number::Dtype::U8 => known!(u8),
+            crate::number::Dtype::I16 => known!(i16),
+            crate::number::Dtype::U16 => known!(u16),
+            crate::number::Dtype::I32 => known!(i32),
+            crate::number::Dtype::U32 => known!(u32),
+            crate::number::Dtype::I64 => known!(i64),
+            crate::number::Dtype::U64 => known!(u64),
+            crate::number::Dtype::F16 => known!(half::f16),
+            crate::number::Dtype::BF16 => known!(half::bf16),
+            crate::number::Dtype::F32 => known!(f32),
+            crate::number::Dtype::F64 => known!(f64),
+            crate::number::Dtype::STRING => $unknown,
         }
     }};
 }
 pub(crate) use with_number;
 
-/// Keras's names of the dtypes an `Array` holds.
-const NAMES: [(Dtype, &str); 13] = [
-    (Dtype::BOOL, "bool"),
-    (Dtype::I8, "int8"),
-    (Dtype::U8, "uint8"),
-    (Dtype::I16, "int16"),
-    (Dtype::U16, "uint16"),
-    (Dtype::I32, "int32"),
-    (Dtype::U32, "uint32"),
-    (Dtype::I64, "int64"),
-    (Dtype::U64, "uint64"),
-    (Dtype::F16, "float16"),
-    (Dtype::BF16, "bfloat16"),
-    (Dtype::F32, "float32"),
-    (Dtype::F64, "float64"),
+/// Every dtype, with Keras's name and that of safetensors.
+const NAMES: [(Dtype, &str, Option<safetensors::Dtype>); 14] = [
+    (Dtype::BOOL, "bool", Some(safetensors::Dtype::BOOL)),
+    (Dtype::I8, "int8", Some(safetensors::Dtype::I8)),
+    (Dtype::U8, "uint8", Some(safetensors::Dtype::U8)),
+    (Dtype::I16, "int16", Some(safetensors::Dtype::I16)),
+    (Dtype::U16, "uint16", Some(safetensors::Dtype::U16)),
+    (Dtype::I32, "int32", Some(safetensors::Dtype::I32)),
+    (Dtype::U32, "uint32", Some(safetensors::Dtype::U32)),
+    (Dtype::I64, "int64", Some(safetensors::Dtype::I64)),
+    (Dtype::U64, "uint64", Some(safetensors::Dtype::U64)),
+    (Dtype::F16, "float16", Some(safetensors::Dtype::F16)),
+    (Dtype::BF16, "bfloat16", Some(safetensors::Dtype::BF16)),
+    (Dtype::F32, "float32", Some(safetensors::Dtype::F32)),
+    (Dtype::F64, "float64", Some(safetensors::Dtype::F64)),
+    (Dtype::STRING, "string", None),
 ];
 
-/// Keras's name of a dtype, `float32` for F32; `unsupported dtype` for one that an `Array` can't hold.
+/// Keras's name of a dtype, `float32` for F32.
 pub(crate) fn keras_name(dtype: Dtype) -> &'static str {
-    NAMES.iter().find(|(known, _)| *known == dtype).map_or("unsupported dtype", |(_, name)| name)
+    NAMES.iter().find(|entry| entry.0 == dtype).map_or("", |entry| entry.1)
 }
 
-/// The dtype of Keras's name; none for `string` and what else an `Array` can't hold.
+/// The dtype of Keras's name.
 pub(crate) fn dtype_of(keras_name: &str) -> Option<Dtype> {
-    NAMES.iter().find(|(_, name)| *name == keras_name).map(|(dtype, _)| *dtype)
+    NAMES.iter().find(|entry| entry.1 == keras_name).map(|entry| entry.0)
 }
 
 pub(crate) fn is_float(dtype: Dtype) -> bool {
@@ -146,13 +186,14 @@ mod tests {
 
     #[test]
     fn every_name_is_of_the_type_in_the_table() {
-        for (dtype, name) in NAMES {
+        for (dtype, name, stored) in NAMES {
             let from_table = with_number!(dtype, T => Some(T::DTYPE), None);
-            assert_eq!(from_table, Some(dtype), "{name}");
+            assert_eq!(from_table, Some(dtype).filter(|dtype| *dtype != Dtype::STRING), "{name}");
             assert_eq!(dtype_of(name), Some(dtype));
-            assert_eq!(keras_name(dtype), name);
+            assert_eq!((keras_name(dtype), dtype.to_string().as_str()), (name, name));
+            assert_eq!((dtype.stored(), stored.and_then(Dtype::of)), (stored, from_table));
         }
-        assert_eq!(dtype_of("string"), None);
-        assert_eq!(with_number!(Dtype::C64, T => Some(T::DTYPE), None), None);
+        assert_eq!(dtype_of("float8"), None);
+        assert_eq!(Dtype::of(safetensors::Dtype::C64), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers and foreign words as they are shown.
 
-use safetensors::Dtype;
+use crate::number::Dtype;
 
 /// Foreign text for a terminal: control and invisible characters escaped, at most `limit` characters.
 pub(crate) fn shown(text: &str, limit: usize) -> String {
@@ -32,6 +32,12 @@ pub(crate) fn shown(text: &str, limit: usize) -> String {
 /// A name out of case.json.
 pub(crate) fn name(text: &str) -> String {
     shown(text, 120)
+}
+
+/// A text out of a tensor of strings; what is not UTF-8 in it as `\xff`.
+pub(crate) fn bytes(text: &[u8]) -> String {
+    let chunk = |chunk: std::str::Utf8Chunk<'_>| format!("{}{}", chunk.valid(), chunk.invalid().escape_ascii());
+    shown(&text.utf8_chunks().map(chunk).collect::<String>(), 200)
 }
 
 /// A number with as many digits as tell it from its neighbours in its dtype: `0.41230345`, `1.5e-9`.

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use safetensors::Dtype;
-
 use crate::array::Array;
+use crate::number::Dtype;
 use crate::text;
 
 /// The largest allowed |ours − keras| at a number: atol + rtol·|keras|, atol in the units of the tensor.

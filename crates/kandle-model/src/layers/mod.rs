@@ -11,6 +11,7 @@ mod preprocessing;
 mod regularization;
 mod reshaping;
 mod rnn;
+mod spatial;
 
 use kandle_format::{ErrorKind, Problem};
 

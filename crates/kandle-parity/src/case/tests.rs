@@ -35,7 +35,7 @@ fn a_case_is_read_as_recorded() {
 
 #[test]
 fn what_is_malformed_is_named_with_its_place() {
-    let cases: [(&str, Value, &str); 19] = [
+    let cases: [(&str, Value, &str); 18] = [
         ("/format", json!(2), " › format: expected 1, found 2"),
         ("/format", Value::Null, ": format is missing"),
         ("/class", json!(7), " › class: expected a string, found 7"),
@@ -56,12 +56,7 @@ fn what_is_malformed_is_named_with_its_place() {
             " › files[0]: expected the plain name of a file in the case's folder, found \"/etc/passwd\"",
         ),
         ("/outputs", json!([]), " › outputs: expected at least one, found none"),
-        ("/outputs/0/dtype", json!("string"), " › outputs[0].dtype: string tensors are not supported yet"),
-        (
-            "/outputs/0/dtype",
-            json!("float8"),
-            " › outputs[0].dtype: expected one of Keras's number dtypes, found \"float8\"",
-        ),
+        ("/outputs/0/dtype", json!("float8"), " › outputs[0].dtype: expected one of Keras's dtypes, found \"float8\""),
         ("/outputs/0/shape", json!([-1, 2]), " › outputs[0].shape[0]: expected a whole number from 0, found -1"),
         ("/tolerance", Value::Null, ": tolerance is missing"),
         ("/tolerance/atol", json!(-1e-6), " › tolerance.atol: expected a number from 0, below inf, found -1e-6"),
@@ -121,6 +116,32 @@ fn what_is_recorded_must_be_what_is_declared() {
         assert_eq!(error.to_string(), format!("{} › {says}", file.display()));
         assert_eq!(error.kind(), CaseErrorKind::Mismatch);
     }
+}
+
+#[test]
+fn strings_are_bytes_and_offsets_with_the_shape_that_is_declared() {
+    let mut recording = Recording::new();
+    let texts = Array::from_texts(&["in", "", "the house"], &[3, 1]).unwrap();
+    let (bytes, offsets) = texts.stored_texts().unwrap();
+    for name in ["input_0", "output_0"] {
+        recording.tensors.insert(name.to_owned(), bytes.clone());
+        recording.tensors.insert(format!("{name}.offsets"), offsets.clone());
+    }
+    recording.tensors.remove("truth_0");
+    for key in ["inputs", "outputs"] {
+        recording.json[key][0]["dtype"] = json!("string");
+        recording.json[key][0]["shape"] = json!([3, 1]);
+    }
+    let case = recording.open().unwrap();
+    assert_eq!((case.input_arrays(), case.output(0)), (vec![texts.clone()], Some(&texts)));
+    let says = |recording: &Recording| recording.open().unwrap_err().to_string();
+    recording.json["inputs"][0]["shape"] = json!([2, 1]);
+    assert!(says(&recording).ends_with("input_0: size: expected as many texts as shape [2, 1] has, found 3"));
+    recording.tensors.insert("input_0.offsets".into(), array(&[0i64, 12], &[2]));
+    assert!(says(&recording).ends_with("input_0: offsets: expected rising from 0 to 11, found [0, 12]"));
+    recording.tensors.remove("input_0.offsets");
+    recording.json["inputs"][0]["shape"] = json!([11]);
+    assert!(says(&recording).ends_with("input_0: dtype: expected string, found uint8"));
 }
 
 #[test]

@@ -6,12 +6,14 @@
 //!
 //! Source: keras/src/layers/core/dense.py.
 
-use kandle_format::Problem;
+use candle_core::{DType, Tensor, bail};
+use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Activation, Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
+    Activation, Call, Fields, Given, KerasLayer, Layout, Masking, Quantization, Spec, Value, Weight,
     layers::{cannot, one},
     numeric::cast,
+    quantized::{Quantized, dequantized, integer_product, through_float8, unpack_int4},
 };
 
 #[derive(Debug)]
@@ -19,6 +21,9 @@ pub(crate) struct Dense {
     units: usize,
     use_bias: bool,
     activation: Activation,
+    quantized: Option<Quantized>,
+    /// Rank and factor of LoRA weights.
+    lora: Option<(usize, f64)>,
 }
 
 impl KerasLayer for Dense {
@@ -31,23 +36,29 @@ impl KerasLayer for Dense {
             "activity_regularizer",
             "kernel_constraint",
             "bias_constraint",
-            // Keras: LoRA weights are merged into the kernel when the model is saved.
-            "lora_rank",
-            "lora_alpha",
         ]);
-        fields.only_null("quantization_config");
         Self {
             units: fields.size("units"),
             use_bias: fields.flag("use_bias", true),
             activation: fields.activation("activation"),
+            quantized: Quantized::read(fields),
+            lora: fields.lora(),
         }
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
         let features = given.features()?;
-        let mut weights = vec![Weight::new("kernel", vec![features, self.units], "weight", Layout::Transposed)];
-        if self.use_bias {
-            weights.push(Weight::new("bias", vec![self.units], "bias", Layout::AsIs));
+        let mut weights = match &self.quantized {
+            Some(quantized) => self.quantized_weights(quantized, features),
+            None => {
+                let kernel = Weight::new("kernel", vec![features, self.units], "weight", Layout::Transposed);
+                let bias = self.use_bias.then(|| Weight::as_keras("bias", vec![self.units]));
+                [kernel].into_iter().chain(bias).collect()
+            }
+        };
+        if let Some((rank, _)) = self.lora {
+            weights.push(Weight::as_keras("lora_kernel_a", vec![features, rank]));
+            weights.push(Weight::as_keras("lora_kernel_b", vec![rank, self.units]));
         }
         Ok(weights)
     }
@@ -64,16 +75,13 @@ impl KerasLayer for Dense {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = cast(call.input()?, call.given.policy().arithmetic())?;
-        let (xs, kernel) = (&input.tensor, call.weight(0)?);
-        let Some((features, outer)) = xs.dims().split_last() else { candle_core::bail!("a scalar has no last axis") };
-        if *features != kernel.dim(1)? {
-            candle_core::bail!("input has {features} features, kernel expects {}", kernel.dim(1)?)
+        let Some((features, outer)) = input.tensor.dims().split_last() else { bail!("a scalar has no last axis") };
+        let (rows, width) = (outer.iter().product::<usize>(), call.weight(0)?.dims());
+        let expected = if self.quantized.is_some() { width.first() } else { width.last() };
+        if expected != Some(features) {
+            bail!("input has {features} features, kernel expects {}", expected.copied().unwrap_or_default())
         }
-        let rows = outer.iter().product::<usize>();
-        let mut ys = xs.reshape((rows, *features))?.matmul(&kernel.t()?)?;
-        if self.use_bias {
-            ys = ys.broadcast_add(call.weight(1)?)?;
-        }
+        let ys = self.product(&input.tensor.reshape((rows, *features))?, call)?;
         let ys = self.activation.apply(&input.with_tensor(ys))?.tensor;
         let shape: Vec<usize> = outer.iter().copied().chain([ys.dim(1)?]).collect();
         Ok(vec![input.with_tensor(ys.reshape(shape)?)])
@@ -81,5 +89,80 @@ impl KerasLayer for Dense {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn quantizes(&self) -> bool {
+        true
+    }
+}
+
+impl Dense {
+    /// As [`KerasLayer::weights`], of a quantized layer. The VarMap has them as Keras does.
+    fn quantized_weights(&self, quantized: &Quantized, features: usize) -> Vec<Weight> {
+        let mut weights = vec![quantized.kernel("kernel", features, self.units)];
+        if self.use_bias {
+            weights.push(Weight::as_keras("bias", vec![self.units]));
+        }
+        match quantized.mode {
+            Quantization::Int4 { block: Some(block) } => {
+                let groups = vec![features.div_ceil(block), self.units];
+                weights.push(Weight::as_keras("kernel_scale", groups.clone()).not_trained());
+                weights.push(Weight::as_keras("kernel_zero", groups).of(Dtype::Int8).not_trained());
+                weights.push(Weight::as_keras("g_idx", vec![features]).of(Dtype::Float32).not_trained());
+            }
+            Quantization::Float8 { history } => weights.extend(Quantized::float8_weights(history)),
+            _ => weights.push(Weight::as_keras("kernel_scale", vec![self.units]).not_trained()),
+        }
+        weights
+    }
+
+    /// `xs · kernel + bias` for `xs` `(rows, features)`.
+    fn product(&self, xs: &Tensor, call: Call<'_>) -> candle_core::Result<Tensor> {
+        let after = 1 + usize::from(self.use_bias);
+        let kernel = call.weight(0)?;
+        let mut bias = if self.use_bias { Some(call.weight(1)?.clone()) } else { None };
+        let ys = match &self.quantized {
+            None => match self.lora {
+                None => xs.matmul(&kernel.t()?)?,
+                Some(_) => xs.matmul(&(kernel.t()? + self.lora_product(call)?)?)?,
+            },
+            Some(Quantized { mode: Quantization::Int8, inputs }) => {
+                integer_product(xs, *inputs, kernel, call.weight(after)?)?
+            }
+            Some(Quantized { mode: Quantization::Int4 { block: None }, inputs }) => {
+                let integers = unpack_int4(kernel, self.units, xs.dtype())?;
+                integer_product(xs, *inputs, &integers, call.weight(after)?)?
+            }
+            Some(Quantized { mode: Quantization::Int4 { block: Some(_) }, .. }) => {
+                let integers = unpack_int4(kernel, self.units, xs.dtype())?;
+                let (scale, zero, groups) = (call.weight(after)?, call.weight(after + 1)?, call.weight(after + 2)?);
+                xs.matmul(&dequantized(&integers, scale, zero, groups, 0)?)?
+            }
+            Some(Quantized { mode: Quantization::Float8 { .. }, .. }) => {
+                // Keras: the bias goes through bfloat16, which the fused kernels of GPUs want.
+                if call.given.policy().compute == Dtype::Float32 {
+                    bias = bias.map(|bias| bias.to_dtype(DType::BF16)?.to_dtype(bias.dtype())).transpose()?;
+                }
+                let (of_inputs, of_kernel) = (call.weight(after)?, call.weight(after + 2)?);
+                through_float8(xs, of_inputs)?.matmul(&through_float8(kernel, of_kernel)?)?
+            }
+        };
+        let policy = call.given.policy();
+        let mut ys = policy.rounded(ys)?;
+        if self.lora.is_some() && self.quantized.is_some() {
+            ys = (ys + xs.matmul(&self.lora_product(call)?)?)?;
+        }
+        match bias {
+            Some(bias) => policy.rounded(ys.broadcast_add(&bias)?),
+            None => Ok(ys),
+        }
+    }
+
+    /// What LoRA adds to the kernel `(features, units)`.
+    fn lora_product(&self, call: Call<'_>) -> candle_core::Result<Tensor> {
+        match (self.lora, call.weights) {
+            (Some((_, factor)), [.., a, b]) => a.matmul(b)? * factor,
+            _ => bail!("LoRA without its weights"),
+        }
     }
 }

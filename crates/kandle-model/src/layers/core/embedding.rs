@@ -6,13 +6,14 @@
 //!
 //! Source: keras/src/layers/core/embedding.py.
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
     layers::one,
     numeric::{cast, position},
+    quantized::Quantized,
 };
 
 #[derive(Debug)]
@@ -20,6 +21,11 @@ pub(crate) struct Embedding {
     vocabulary: usize,
     features: usize,
     mask_zero: bool,
+    quantized: Option<Quantized>,
+    /// Rank and factor of LoRA weights.
+    lora: Option<(usize, f64)>,
+    /// Whether negative ids count from the end.
+    from_the_end: bool,
 }
 
 impl KerasLayer for Embedding {
@@ -29,20 +35,27 @@ impl KerasLayer for Embedding {
             "embeddings_regularizer",
             "embeddings_constraint",
             "activity_regularizer",
-            // Keras: LoRA weights are merged into the embeddings when the model is saved.
-            "lora_rank",
-            "lora_alpha",
         ]);
-        fields.only_null("quantization_config");
         Self {
             vocabulary: fields.size("input_dim"),
             features: fields.size("output_dim"),
             mask_zero: fields.flag("mask_zero", false),
+            quantized: Quantized::read(fields),
+            lora: fields.lora(),
+            from_the_end: fields.keras_major() >= 3,
         }
     }
 
     fn weights(&self, _: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
-        Ok(vec![Weight::new("embeddings", vec![self.vocabulary, self.features], "weight", Layout::AsIs)])
+        let mut weights = match &self.quantized {
+            Some(quantized) => quantized.embeddings("embeddings", self.vocabulary, self.features)?,
+            None => vec![Weight::new("embeddings", vec![self.vocabulary, self.features], "weight", Layout::AsIs)],
+        };
+        if let Some((rank, _)) = self.lora {
+            weights.push(Weight::as_keras("lora_embeddings_a", vec![self.vocabulary, rank]));
+            weights.push(Weight::as_keras("lora_embeddings_b", vec![rank, self.features]));
+        }
+        Ok(weights)
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -54,9 +67,15 @@ impl KerasLayer for Embedding {
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
         // Keras: ids that are not int32 or int64 become int32, floats by truncation toward zero.
-        let ids = cast(input, Dtype::Int64)?.tensor;
-        self.check(&ids)?;
-        let rows = call.weight(0)?.index_select(&ids.flatten_all()?, 0)?;
+        let ids = self.known(&cast(input, Dtype::Int64)?.tensor)?;
+        let flat = ids.flatten_all()?;
+        let mut rows = match &self.quantized {
+            None => call.weight(0)?.index_select(&flat, 0)?,
+            Some(quantized) => quantized.rows(call.weights, &flat, self.features)?,
+        };
+        if let (Some((_, factor)), [.., a, b]) = (self.lora, call.weights) {
+            rows = (rows + (a.index_select(&flat, 0)?.matmul(b)? * factor)?)?;
+        }
         let shape: Vec<usize> = ids.dims().iter().copied().chain([self.features]).collect();
         Ok(vec![Value::new(rows.reshape(shape)?, call.given.policy().arithmetic())])
     }
@@ -74,6 +93,10 @@ impl KerasLayer for Embedding {
     fn autocasts(&self) -> bool {
         false
     }
+
+    fn quantizes(&self) -> bool {
+        true
+    }
 }
 
 impl Embedding {
@@ -85,20 +108,25 @@ impl Embedding {
         self.features
     }
 
-    /// Ids outside the vocabulary are an error. Keras: negative ids count from the end, and what lies beyond is an error in
-    /// TensorFlow on a CPU, zeros on a GPU and NaN in JAX. candle reads −1 (as U32) as a row of zeros.
-    fn check(&self, ids: &Tensor) -> candle_core::Result<()> {
-        let numbers = ids.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-        let known = |id: &i64| usize::try_from(*id).is_ok_and(|id| id < self.vocabulary);
-        match numbers.iter().enumerate().find(|(_, id)| !known(id)) {
-            None => Ok(()),
-            Some((flat, id)) => {
+    /// The ids, those that count from the end made positive.
+    ///
+    /// Ids outside the vocabulary are an error. Keras: negative ids count from the end since Keras 3, and what lies beyond is
+    /// an error in TensorFlow on a CPU, zeros on a GPU and NaN in JAX. candle reads −1 (as U32) as a row of zeros.
+    fn known(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        let size = i64::try_from(self.vocabulary)?;
+        let mut numbers = ids.flatten_all()?.to_vec1::<i64>()?;
+        for (flat, id) in numbers.iter_mut().enumerate() {
+            let known = if *id < 0 && self.from_the_end { id.checked_add(size).unwrap_or(*id) } else { *id };
+            if !(0..size).contains(&known) {
                 bail!(
-                    "id {id} at {:?} is not in the vocabulary: ids go from 0 to {}",
+                    "id {id} at {:?} is not in the vocabulary: ids go from 0 to {}{}",
                     position(flat, ids.dims()),
-                    self.vocabulary - 1
+                    size - 1,
+                    if self.from_the_end { format!(", or from the end from -1 to -{size}") } else { String::new() }
                 )
             }
+            *id = known;
         }
+        Tensor::from_vec(numbers, ids.shape(), ids.device())
     }
 }

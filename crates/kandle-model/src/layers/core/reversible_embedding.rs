@@ -110,7 +110,7 @@ impl KerasLayer for ReversibleEmbedding {
         Masking::Drops
     }
 
-    fn keeps_dtypes(&self) -> bool {
+    fn casts_itself(&self) -> bool {
         true
     }
 }

@@ -110,7 +110,7 @@ impl KerasLayer for GroupNormalization {
         Masking::Passes
     }
 
-    fn keeps_dtypes(&self) -> bool {
+    fn casts_itself(&self) -> bool {
         true
     }
 }

@@ -109,7 +109,7 @@ impl KerasLayer for LayerNormalization {
         Masking::Passes
     }
 
-    fn keeps_dtypes(&self) -> bool {
+    fn casts_itself(&self) -> bool {
         true
     }
 }
