@@ -47,10 +47,10 @@ impl KerasLayer for ReversibleEmbedding {
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
-        let mut weights: Vec<Weight> = self.embedding.weights(given)?.into_iter().map(Weight::not_cast).collect();
+        let mut weights = self.embedding.weights(given)?;
         if !self.tie_weights {
             let shape = vec![self.embedding.features(), self.embedding.vocabulary()];
-            weights.push(Weight::new("reverse_embeddings", shape, "reverse_embeddings", Layout::AsIs).not_cast());
+            weights.push(Weight::new("reverse_embeddings", shape, "reverse_embeddings", Layout::AsIs));
         }
         Ok(weights)
     }
@@ -118,6 +118,6 @@ impl KerasLayer for ReversibleEmbedding {
 impl ReversibleEmbedding {
     /// The dtype of scores. Keras: not the compute dtype, but that of features and embeddings together.
     fn scores(&self, input: Dtype, policy: &Policy) -> Dtype {
-        self.reverse_dtype.unwrap_or_else(|| floats_together(input, policy.variable))
+        self.reverse_dtype.unwrap_or_else(|| floats_together(input, policy.compute))
     }
 }
