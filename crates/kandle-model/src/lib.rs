@@ -20,6 +20,8 @@ mod layers;
 mod layout;
 mod load;
 mod locate;
+#[allow(dead_code)]
+mod math;
 mod model;
 mod numeric;
 mod ops;
