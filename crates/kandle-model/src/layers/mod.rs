@@ -12,6 +12,7 @@ mod regularization;
 mod reshaping;
 mod rnn;
 
+pub(crate) use activations::Relu;
 use kandle_format::{ErrorKind, Problem};
 
 use crate::{Given, Spec, registry::Registered};

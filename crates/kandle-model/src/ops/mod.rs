@@ -4,15 +4,23 @@
 //! rule of what comes out, and what it computes. Keras's own rule for the planned dtype and what TensorFlow gives may
 //! differ; each is reproduced where it counts, in `output` and in `forward`.
 
+mod activations;
+mod attention;
+mod core;
 mod curves;
 mod elementwise;
+mod functions;
 mod host;
 mod integers;
+mod losses;
+mod normalization;
 mod operand;
 mod operation;
 mod promotion;
 mod settings;
 mod shapes;
+mod singular;
+mod windows;
 
 use kandle_format::{ErrorKind, Problem};
 
@@ -23,7 +31,16 @@ pub(crate) use promotion::{Kind, result_type};
 pub(crate) use settings::{Setting, Settings};
 
 /// Every operation that is reproduced, a table for each file.
-pub(crate) static OPERATIONS: &[&[Operation]] = &[curves::OPERATIONS];
+pub(crate) static OPERATIONS: &[&[Operation]] = &[
+    curves::OPERATIONS,
+    activations::OPERATIONS,
+    windows::OPERATIONS,
+    losses::OPERATIONS,
+    normalization::OPERATIONS,
+    attention::OPERATIONS,
+    functions::OPERATIONS,
+    core::OPERATIONS,
+];
 
 /// Something that Keras itself would not accept.
 pub(crate) fn invalid(what: impl Into<String>) -> Problem {

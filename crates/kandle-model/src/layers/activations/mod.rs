@@ -7,7 +7,7 @@ mod relu;
 use crate::registry::{Family, Registered, layer};
 use activation::ActivationLayer;
 use leaky_relu::LeakyRelu;
-use relu::Relu;
+pub(crate) use relu::Relu;
 
 /// The layers of this folder, one line each.
 pub(crate) const LAYERS: &[Registered] = &[
