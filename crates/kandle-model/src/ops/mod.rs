@@ -4,13 +4,21 @@
 //! rule of what comes out, and what it computes. Keras's own rule for the planned dtype and what TensorFlow gives may
 //! differ; each is reproduced where it counts, in `output` and in `forward`.
 
+mod arithmetic;
+mod bitwise;
+mod comparison;
 mod curves;
 mod elementwise;
 mod host;
 mod integers;
+mod joining;
+mod moving;
 mod operand;
 mod operation;
+mod ordering;
 mod promotion;
+mod reduction;
+mod rounding;
 mod settings;
 mod shapes;
 
@@ -23,7 +31,8 @@ pub(crate) use promotion::{Kind, result_type};
 pub(crate) use settings::{Setting, Settings};
 
 /// Every operation that is reproduced, a table for each file.
-pub(crate) static OPERATIONS: &[&[Operation]] = &[curves::OPERATIONS];
+pub(crate) static OPERATIONS: &[&[Operation]] =
+    &[arithmetic::OPERATIONS, curves::OPERATIONS, rounding::OPERATIONS, comparison::OPERATIONS, bitwise::OPERATIONS];
 
 /// Something that Keras itself would not accept.
 pub(crate) fn invalid(what: impl Into<String>) -> Problem {
