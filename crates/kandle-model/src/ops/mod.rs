@@ -5,18 +5,26 @@
 //! differ; each is reproduced where it counts, in `output` and in `forward`.
 
 mod activations;
+mod arithmetic;
 mod attention;
+mod bitwise;
+mod comparison;
 mod core;
 mod curves;
 mod elementwise;
 mod functions;
 mod host;
 mod integers;
+mod joining;
 mod losses;
+mod moving;
 mod normalization;
 mod operand;
 mod operation;
+mod ordering;
 mod promotion;
+mod reduction;
+mod rounding;
 mod settings;
 mod shapes;
 mod singular;
@@ -32,7 +40,15 @@ pub(crate) use settings::{Setting, Settings};
 
 /// Every operation that is reproduced, a table for each file.
 pub(crate) static OPERATIONS: &[&[Operation]] = &[
+    arithmetic::OPERATIONS,
     curves::OPERATIONS,
+    rounding::OPERATIONS,
+    comparison::OPERATIONS,
+    bitwise::OPERATIONS,
+    moving::OPERATIONS,
+    joining::OPERATIONS,
+    ordering::OPERATIONS,
+    reduction::OPERATIONS,
     activations::OPERATIONS,
     windows::OPERATIONS,
     losses::OPERATIONS,
