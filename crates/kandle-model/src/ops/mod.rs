@@ -22,6 +22,8 @@ mod normalization;
 mod operand;
 mod operation;
 mod ordering;
+mod picking;
+mod products;
 mod promotion;
 mod reduction;
 mod rounding;
@@ -49,6 +51,8 @@ pub(crate) static OPERATIONS: &[&[Operation]] = &[
     joining::OPERATIONS,
     ordering::OPERATIONS,
     reduction::OPERATIONS,
+    products::OPERATIONS,
+    picking::OPERATIONS,
     activations::OPERATIONS,
     windows::OPERATIONS,
     losses::OPERATIONS,
