@@ -11,9 +11,8 @@ use super::{
         X, X1_X2, apart, counted, floating_or_double, meeting, number, of_floats, of_numbers, pair, plain, planned,
         planned_pair, same, stretched,
     },
-    floats, host, one, operation, result_type, rounded,
+    floats, host, operation, result_type, rounded,
     rounding::{fmod, through},
-    shapes,
 };
 use crate::{
     Spec, Value,

@@ -76,7 +76,7 @@ fn repeated(xs: &Tensor, heads: usize) -> Result<Tensor> {
     if own == heads {
         return Ok(xs.clone());
     }
-    if own <= 1 || heads < own || heads % own != 0 {
+    if own <= 1 || heads < own || !heads.is_multiple_of(own) {
         bail!("{own} heads of keys do not fit {heads} heads of the query");
     }
     let stretched = xs.unsqueeze(2)?.broadcast_as((batch, own, heads / own, time, features))?.contiguous()?;

@@ -6,7 +6,7 @@ use kandle_format::{Dtype, Problem};
 use super::{
     Integers, Node, Operand, Operation, Setting, convert,
     elementwise::{X, X1_X2, apart, meeting, pair, planned, planned_pair, stretched, truth, truths},
-    floats, one, operation, result_type, shapes,
+    floats, one, operation, shapes,
 };
 use crate::{Shape, Spec, Value};
 

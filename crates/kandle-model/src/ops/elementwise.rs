@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use kandle_format::{Dtype, Problem};
 
 use super::{Kind, Node, Operand, convert, floats, integers::Integers, one, result_type, rounded, shapes};
-use crate::{Shape, Spec, Value, numeric::wide};
+use crate::{Spec, Value, numeric::wide};
 
 /// What most operations of one operand take.
 pub(crate) const X: &[&str] = &["x"];
@@ -151,9 +151,4 @@ pub(crate) fn or_number(condition: &Tensor, xs: &Tensor, number: f64) -> Result<
 /// Truth values of a tensor of 0 and 1.
 pub(crate) fn truths(tensor: Tensor) -> Value {
     Value::new(tensor, Dtype::Bool)
-}
-
-/// The shape of a tensor, all sizes known.
-pub(crate) fn known(dims: &[usize]) -> Shape {
-    Shape(dims.iter().copied().map(Some).collect())
 }

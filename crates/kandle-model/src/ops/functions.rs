@@ -14,10 +14,7 @@ use super::{
     normalization::extreme,
     one, operation, result_type, rounded, shapes,
 };
-use crate::{
-    Shape, Spec, Value,
-    numeric::{constant_like, wide},
-};
+use crate::{Shape, Spec, Value, numeric::wide};
 
 const SEGMENTS: &[(&str, Setting)] = &[("num_segments", Setting::Integers), ("sorted", Setting::Flag(false))];
 const DATA_IDS: &[&str] = &["data", "segment_ids"];
@@ -67,26 +64,26 @@ fn erfc(x: f64) -> f64 {
         6.419_697_923_564_901e-1,
         1.947_647_320_418_593e-2,
         -9.561_514_786_808_889e-3,
-        -9.465_953_444_817_848_4e-4,
+        -9.465_953_444_817_848e-4,
         3.668_394_978_526_379e-4,
-        4.252_332_480_734_422_1e-5,
-        -2.027_857_811_258_471_1e-5,
+        4.252_332_480_734_422e-5,
+        -2.027_857_811_258_471e-5,
         -1.624_290_004_658_135_5e-6,
-        1.303_655_835_496_186_9e-6,
+        1.303_655_835_496_187e-6,
         1.562_644_184_271_988_4e-8,
-        -8.523_809_627_902_778_3e-8,
-        6.529_054_679_127_454_8e-9,
-        5.059_343_552_993_312_2e-9,
-        -9.913_638_709_946_326_3e-10,
-        -2.273_651_644_735_252_9e-10,
-        9.646_826_448_772_571_9e-11,
+        -8.523_809_627_902_778e-8,
+        6.529_054_679_127_455e-9,
+        5.059_343_552_993_312e-9,
+        -9.913_638_709_946_326e-10,
+        -2.273_651_644_735_253e-10,
+        9.646_826_448_772_572e-11,
         2.394_173_748_143_657_5e-12,
         -6.886_122_783_100_745_5e-12,
-        8.941_558_604_647_070_9e-13,
-        3.132_161_197_072_491_9e-13,
+        8.941_558_604_647_071e-13,
+        3.132_161_197_072_492e-13,
         -1.127_586_912_730_294e-13,
-        6.972_200_594_645_983_3e-16,
-        6.693_534_615_465_068_7e-15,
+        6.972_200_594_645_983e-16,
+        6.693_534_615_465_069e-15,
     ];
     let t = 2.0 / (2.0 + x.abs());
     let (first, rest) = (TERMS.first().copied().unwrap_or_default(), TERMS.get(1..).unwrap_or_default());
@@ -305,7 +302,7 @@ fn segments(node: &Node<'_, Value>, reduction: Reduction) -> Result<Vec<Value>> 
     if ids.len() != xs.dim(0)? {
         bail!("{} ids for {} rows", ids.len(), xs.dim(0)?);
     }
-    if sorted && (ids.first().is_some_and(|first| *first < 0) || ids.is_sorted_by(|a, b| a <= b) == false) {
+    if sorted && (ids.first().is_some_and(|first| *first < 0) || !ids.is_sorted_by(|a, b| a <= b)) {
         bail!("segment ids that are not sorted");
     }
     let beyond = ids.iter().max().map_or(0, |largest| largest.saturating_add(1));
@@ -401,10 +398,7 @@ fn planned_sequences(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Pr
     if stride == 0 || length == 0 {
         return Err(invalid("sequence_length and sequence_stride: expected at least 1"));
     }
-    let count = match last {
-        Some(size) => Some(size.checked_sub(length).map_or(0, |rest| 1 + rest / stride)),
-        None => None,
-    };
+    let count = last.as_ref().map(|size| size.checked_sub(length).map_or(0, |rest| 1 + rest / stride));
     one(Shape([outer, &[count, Some(length)]].concat()), xs.dtype)
 }
 

@@ -1,7 +1,7 @@
 //! Numbers moved as they are: other shapes, other orders, copies and borders. Source: keras/src/backend/tensorflow/numpy.py.
 
-use candle_core::{DType, Device, Result, Tensor, bail};
-use kandle_format::{Dtype, Problem, json::Value as Json};
+use candle_core::{Device, Result, Tensor, bail};
+use kandle_format::{Problem, json::Value as Json};
 
 use super::{
     Node, Operation, Scalar, Setting,

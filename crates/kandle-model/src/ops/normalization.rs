@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem, json::Value as Json};
 
 use super::{
-    Kind, Known, Node, Operation, Setting, convert,
+    Node, Operation, Setting, convert,
     elementwise::{X, floating, or_number, stretched},
     floats, invalid,
     losses::EPSILON,

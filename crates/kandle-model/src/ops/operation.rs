@@ -126,11 +126,6 @@ impl<'a, T: Known> Node<'a, T> {
             None => Err(format!("{name} is missing")),
         }
     }
-
-    /// The value of the argument `name` where it holds no tensor.
-    pub(crate) fn constant(&self, name: &str) -> Option<&'a Json> {
-        self.given.constant(name)
-    }
 }
 
 impl<'a> Node<'a, Spec> {

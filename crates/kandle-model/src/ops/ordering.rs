@@ -8,7 +8,7 @@ use kandle_format::{Dtype, Problem};
 use super::{
     Integers, Node, Operation, Setting, convert,
     elementwise::{X, counted, same},
-    floats, host, invalid, one, operation, rounded, shapes,
+    floats, invalid, one, operation, rounded, shapes,
 };
 use crate::{Shape, Spec, Value};
 
@@ -125,7 +125,7 @@ fn running(
     let width = value.tensor.dim(axis)?;
     let mut integers = Integers::of(&value)?;
     for place in 0..integers.numbers.len() {
-        if inner > 0 && (place / inner) % width.max(1) > 0 {
+        if inner > 0 && !(place / inner).is_multiple_of(width.max(1)) {
             let before = place.checked_sub(inner).and_then(|before| integers.numbers.get(before)).copied();
             if let (Some(before), Some(number)) = (before, integers.numbers.get_mut(place)) {
                 *number = super::integers::wrapped(of_integers(before, *number), dtype)?;

@@ -6,9 +6,9 @@ use kandle_format::{Dtype, Problem};
 use super::{
     Integers, Kind, Node, Operation, Setting, convert,
     elementwise::{X, same},
-    floats, host, invalid, one, operation, result_type, rounded, shapes,
+    floats, invalid, one, operation, result_type, rounded, shapes,
 };
-use crate::{Shape, Spec, Value, numeric::wide};
+use crate::{Spec, Value, numeric::wide};
 
 const AXIS: (&str, Setting) = ("axis", Setting::Integers);
 const KEEPDIMS: (&str, Setting) = ("keepdims", Setting::Flag(false));

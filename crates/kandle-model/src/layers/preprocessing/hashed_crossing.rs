@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What the first feature is hashed with, of `tensorflow/python/ops/sparse_ops.py`.
-const KEY: u64 = 0xdeca_fcaf_fe;
+const KEY: u64 = 0x00de_cafc_affe;
 
 #[derive(Debug)]
 pub(crate) struct HashedCrossing {
