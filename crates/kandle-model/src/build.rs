@@ -105,6 +105,10 @@ impl<'a> Builder<'a> {
         }
         let outermost = Within { path: "", group: "", trainable: true, legacy: None };
         let root = builder.read_model(config, outermost);
+        if config.keras_major() != 3 {
+            // Settings of other versions have other names: what seems wrong with them is not said.
+            builder.problems.retain(|problem| problem.kind == ErrorKind::Unsupported);
+        }
         Error::check(std::mem::take(&mut builder.problems))?;
         let Some(root) = root else {
             return Err(Error::new(ErrorKind::Invalid, &config.at, "the model could not be read"));

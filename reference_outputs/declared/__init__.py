@@ -1,0 +1,19 @@
+"""The cases, one module per family of layers."""
+
+from . import (  # noqa: F401
+    activations,
+    attention,
+    convolutional,
+    core,
+    examples,
+    merging,
+    models,
+    normalization,
+    ops,
+    pooling,
+    preprocessing,
+    refused,
+    regularization,
+    reshaping,
+    rnn,
+)

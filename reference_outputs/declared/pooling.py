@@ -1,0 +1,182 @@
+"""Pooling: over windows, over everything, and to a given size."""
+
+import numpy as np
+from keras import layers
+
+from .case import Cases, masked, masked_ids, normal, records
+
+FED = {1: (2, 7, 3), 2: (2, 7, 5, 2), 3: (2, 5, 4, 5, 2)}
+
+
+def negative(rank: int):
+    return lambda rng: -np.abs(normal(rng, *FED[rank])) - np.float32(0.5)
+
+
+def odd(rank: int):
+    """Numbers with NaN and both infinities among them."""
+
+    def drawn(rng: np.random.Generator) -> np.ndarray:
+        xs = normal(rng, *FED[rank])
+        xs[0, 1], xs[0, 4], xs[1, 2] = np.nan, np.inf, -np.inf
+        return xs
+
+    return drawn
+
+
+def windows(case: Cases, layer: type, rank: int, largest: bool) -> None:
+    says = "Padding filled with 0, which is larger than all here." if largest else "Padding counted among the numbers averaged."
+    exact = {"truth": rank < 3}  # TensorFlow pools three axes in single precision only
+    case("same_stride", says, lambda: layer(2, strides=2, padding="same"), negative(rank), **exact)
+    case("valid", "A window at the end cut short instead of left out.", lambda: layer(3, strides=2), FED[rank], **exact)
+    case("overlapping", "The stride of the pool's size by default: here it is 1.", lambda: layer(3, strides=1, padding="same"), FED[rank], **exact)
+    if rank > 1:
+        size, strides = ((3, 2), (1, 3)) if rank == 2 else ((1, 2, 3), (2, 1, 1))
+        case("axes_differ", "Two axes swapped.", lambda: layer(size, strides=strides, padding="same"), FED[rank], **exact)
+    case(
+        "channels_first",
+        "Pooled over the channels.",
+        lambda: layer(2, data_format="channels_first"),
+        (2, 3) + FED[rank][1:-1],
+        **exact,
+    )
+    if rank == 1:
+        case("special", "NaN or an infinity swallowed.", lambda: layer(2, padding="same"), odd(rank), special=True)
+
+
+@records(layers.MaxPooling1D, rule="copy")
+def max_pooling1d(case: Cases) -> None:
+    windows(case, layers.MaxPooling1D, 1, largest=True)
+
+
+@records(layers.MaxPooling2D, rule="copy")
+def max_pooling2d(case: Cases) -> None:
+    windows(case, layers.MaxPooling2D, 2, largest=True)
+
+
+@records(layers.MaxPooling3D, rule="copy")
+def max_pooling3d(case: Cases) -> None:
+    windows(case, layers.MaxPooling3D, 3, largest=True)
+
+
+@records(layers.AveragePooling1D, rule="elementwise")
+def average_pooling1d(case: Cases) -> None:
+    windows(case, layers.AveragePooling1D, 1, largest=False)
+
+
+@records(layers.AveragePooling2D, rule="elementwise")
+def average_pooling2d(case: Cases) -> None:
+    windows(case, layers.AveragePooling2D, 2, largest=False)
+
+
+@records(layers.AveragePooling3D, rule="elementwise")
+def average_pooling3d(case: Cases) -> None:
+    windows(case, layers.AveragePooling3D, 3, largest=False)
+
+
+def over_everything(case: Cases, layer: type, rank: int) -> None:
+    case("default", "Pooled over the channels or the batch.", layer, negative(rank))
+    case("keepdims", "The axes pooled over left out.", lambda: layer(keepdims=True), FED[rank])
+    case(
+        "channels_first",
+        "Pooled over the last axes only from the channels on.",
+        lambda: layer(data_format="channels_first"),
+        (2, 3) + FED[rank][1:-1],
+    )
+    if rank == 1:
+        case("special", "NaN or an infinity swallowed.", layer, odd(rank), special=True)
+
+
+@records(layers.GlobalMaxPooling1D, rule="copy")
+def global_max_pooling1d(case: Cases) -> None:
+    over_everything(case, layers.GlobalMaxPooling1D, 1)
+    case("mask", "A mask heeded: Keras ignores it here.", lambda: [masked(), layers.GlobalMaxPooling1D()], masked_ids())
+
+
+@records(layers.GlobalMaxPooling2D, rule="copy")
+def global_max_pooling2d(case: Cases) -> None:
+    over_everything(case, layers.GlobalMaxPooling2D, 2)
+
+
+@records(layers.GlobalMaxPooling3D, rule="copy")
+def global_max_pooling3d(case: Cases) -> None:
+    over_everything(case, layers.GlobalMaxPooling3D, 3)
+
+
+@records(layers.GlobalAveragePooling1D, rule="elementwise")
+def global_average_pooling1d(case: Cases) -> None:
+    over_everything(case, layers.GlobalAveragePooling1D, 1)
+    says = "Divided by all steps instead of those not masked; a row masked throughout divides 0 by 0."
+    case("mask", says, lambda: [masked(), layers.GlobalAveragePooling1D()], masked_ids()[:4])
+    case("mask_all", says, lambda: [masked(), layers.GlobalAveragePooling1D()], masked_ids(), special=True)
+    case(
+        "mask_keepdims",
+        "The mask's axis squeezed away.",
+        lambda: [masked(), layers.GlobalAveragePooling1D(keepdims=True)],
+        masked_ids()[:4],
+    )
+    case(
+        "mask_given",
+        "A mask given as an argument ignored.",
+        layers.GlobalAveragePooling1D,
+        (3, 4, 2),
+        np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 1]], "bool"),
+        call=lambda layer, xs, mask: layer(xs, mask=mask),
+    )
+
+
+@records(layers.GlobalAveragePooling2D, rule="elementwise")
+def global_average_pooling2d(case: Cases) -> None:
+    over_everything(case, layers.GlobalAveragePooling2D, 2)
+
+
+@records(layers.GlobalAveragePooling3D, rule="elementwise")
+def global_average_pooling3d(case: Cases) -> None:
+    over_everything(case, layers.GlobalAveragePooling3D, 3)
+
+
+def to_a_size(case: Cases, layer: type, rank: int) -> None:
+    sizes = {1: (3, 7, 4), 2: ((3, 2), (7, 5), (4, 3)), 3: ((2, 2, 3), (5, 4, 5), (3, 3, 2))}[rank]
+    for name, says, size in [
+        ("uneven", "Windows of one size: they overlap and differ where the size is no divisor.", sizes[0]),
+        ("same_size", "Every window of one number.", sizes[1]),
+        ("large", "Windows begin at floor and end at ceil.", sizes[2]),
+    ]:
+        without_jax = "Keras on JAX gives NaN where the size stays" if name == "same_size" else None
+        case(name, says, lambda size=size: layer(size), FED[rank], truth=rank < 3, without_jax=without_jax)
+    case(
+        "channels_first",
+        "The channels looked for on the last axis.",
+        lambda: layer(sizes[0], data_format="channels_first"),
+        (2, 2) + FED[rank][1:-1],
+        truth=rank < 3,
+    )
+
+
+@records(layers.AdaptiveAveragePooling1D, rule="elementwise")
+def adaptive_average_pooling1d(case: Cases) -> None:
+    to_a_size(case, layers.AdaptiveAveragePooling1D, 1)
+
+
+@records(layers.AdaptiveAveragePooling2D, rule="elementwise")
+def adaptive_average_pooling2d(case: Cases) -> None:
+    to_a_size(case, layers.AdaptiveAveragePooling2D, 2)
+
+
+@records(layers.AdaptiveAveragePooling3D, rule="elementwise")
+def adaptive_average_pooling3d(case: Cases) -> None:
+    to_a_size(case, layers.AdaptiveAveragePooling3D, 3)
+
+
+@records(layers.AdaptiveMaxPooling1D, rule="copy")
+def adaptive_max_pooling1d(case: Cases) -> None:
+    to_a_size(case, layers.AdaptiveMaxPooling1D, 1)
+
+
+@records(layers.AdaptiveMaxPooling2D, rule="copy")
+def adaptive_max_pooling2d(case: Cases) -> None:
+    to_a_size(case, layers.AdaptiveMaxPooling2D, 2)
+
+
+@records(layers.AdaptiveMaxPooling3D, rule="copy")
+def adaptive_max_pooling3d(case: Cases) -> None:
+    to_a_size(case, layers.AdaptiveMaxPooling3D, 3)
