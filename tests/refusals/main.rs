@@ -306,7 +306,7 @@ fn configurations_that_are_no_models_are_refused() {
         Case {
             is: "a batch_shape of texts",
             error: || refused(with_layer(DENSE, 0, |layer| layer["batch_shape"] = json!([null, "six"]))),
-            says: "model › layer \"input_layer\" (InputLayer): batch_shape: expected a list of 1 to 64 axes, batch first, found [null,\"six\"]",
+            says: "model › layer \"input_layer\" (InputLayer): batch_shape: expected a list of at most 64 axes, batch first, found [null,\"six\"]",
         },
         Case {
             is: "two layers of one name",

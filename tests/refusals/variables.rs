@@ -145,8 +145,8 @@ fn a_map_that_does_not_fit_its_file_is_refused() {
         },
         Case {
             is: "an unknown class",
-            error: || refused_map(&[embedding(), FileLayer::at("layers/dense").is("Conv2D", json!({}))]),
-            says: "layers/dense (Conv2D): this layer class is not supported",
+            error: || refused_map(&[embedding(), FileLayer::at("layers/dense").is("Conv9D", json!({}))]),
+            says: "layers/dense (Conv9D): this layer class is not supported",
         },
         Case {
             is: "another shape",
