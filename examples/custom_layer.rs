@@ -5,44 +5,27 @@
 //!
 //! ```python
 //! @keras.saving.register_keras_serializable(package="package")
-//! class Scale(keras.layers.Layer):
-//!     def __init__(self, factor, **kwargs):
-//!         super().__init__(**kwargs)
-//!         self.factor = factor
-//!
-//!     def build(self, shape):
-//!         self.offset = self.add_weight(shape=(shape[-1],), name="offset")
-//!
+//! class Name(keras.layers.Layer):
 //!     def call(self, xs):
-//!         return xs * self.factor + self.offset
-//!
-//!     def get_config(self):
-//!         return {**super().get_config(), "factor": self.factor}
+//!         return xs + 1.0
 //! ```
 
 use std::error::Error;
 
 use candle_core::Device;
 use kandle::{
-    Call, Fields, Given, Judged, KerasLayer, Model, Problem, Registry, Spec, Value, Weight,
+    Call, Fields, Given, Judged, KerasLayer, Model, Problem, Registry, Spec, Value,
     parity::{Case, check},
 };
 
-/// `xs · factor + offset`. Shapes: xs `(batch, …, features)`, offset `(features,)`, result as xs.
+/// `xs + 1`, of any shape.
 #[derive(Debug)]
-struct Scale {
-    factor: f64,
-}
+struct Name;
 
-impl KerasLayer for Scale {
-    // Every key of `get_config` is read; a key that nobody reads would fail the load.
-    fn read(fields: &mut Fields<'_>) -> Self {
-        Self { factor: fields.number("factor", 1.0) }
-    }
-
-    // In the order of `add_weight`. The variable is called `scale.offset`, after the layer's name.
-    fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
-        Ok(vec![Weight::as_keras("offset", vec![given.features()?])])
+impl KerasLayer for Name {
+    // Every key of `get_config` is read here (`fields.number("factor", 1.0)`); a key that nobody reads fails the load.
+    fn read(_: &mut Fields<'_>) -> Self {
+        Self
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -52,13 +35,12 @@ impl KerasLayer for Scale {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let xs = call.input()?;
-        let ys = (&xs.tensor * self.factor)?.broadcast_add(call.weight(0)?)?;
-        Ok(vec![xs.with_tensor(ys)])
+        Ok(vec![xs.with_tensor((&xs.tensor + 1.0)?)])
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let case = Case::open("reference_outputs/custom/scale")?;
+    let case = Case::open("reference_outputs/refused/custom")?;
     let file = case.path.join("model.keras");
 
     // Without the layer, the file is refused, and the reason says what to do.
@@ -66,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{error}");
     }
 
-    let custom = Registry::new().layer::<Scale>("package>Scale");
+    let custom = Registry::new().layer::<Name>("package>Name");
     let model = Model::load_with(&file, &custom, &Device::Cpu)?;
     let verdict = check(&case, "model.keras", &Judged(&model));
     println!("{verdict}");

@@ -491,12 +491,12 @@ fn inputs_that_do_not_fit_are_refused() {
         Case {
             is: "an id past the vocabulary",
             error: || run(EXAMPLE3, Tensor::new(&[[1_i64, 2], [3, 1000]], &Device::Cpu)),
-            says: "layer \"embedding\" (Embedding): id 1000 at [1, 1] is not in the vocabulary: ids go from 0 to 999",
+            says: "layer \"embedding\" (Embedding): id 1000 at [1, 1] is not in the vocabulary: ids go from 0 to 999, or from the end from -1 to -1000",
         },
         Case {
-            is: "a negative id",
-            error: || run(EXAMPLE3, Tensor::new(&[[1_i64, -1]], &Device::Cpu)),
-            says: "layer \"embedding\" (Embedding): id -1 at [0, 1] is not in the vocabulary: ids go from 0 to 999",
+            is: "an id before the vocabulary",
+            error: || run(EXAMPLE3, Tensor::new(&[[1_i64, -1001]], &Device::Cpu)),
+            says: "layer \"embedding\" (Embedding): id -1001 at [0, 1] is not in the vocabulary: ids go from 0 to 999, or from the end from -1 to -1000",
         },
         Case {
             is: "-1 as u32",

@@ -307,6 +307,8 @@ impl<'a> Fields<'a> {
     /// The keys every layer has: its name and its dtype policy. Returns whether the layer's weights are trainable.
     pub(crate) fn common(&mut self) -> bool {
         self.take("name");
+        self.training_only(&["activity_regularizer"]);
+        self.only("autocast", &true.into());
         if let Some(policy) = self.take("dtype") {
             match Policy::read(policy) {
                 Some(policy) => self.policy = policy,
