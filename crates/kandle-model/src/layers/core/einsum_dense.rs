@@ -65,7 +65,6 @@ impl KerasLayer for EinsumDense {
             "kernel_constraint",
             "bias_constraint",
             // Keras: LoRA weights are merged into the kernel when the model is saved.
-            "lora_rank",
             "lora_alpha",
             "gptq_unpacked_column_size",
         ]);
