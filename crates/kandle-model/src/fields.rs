@@ -117,6 +117,12 @@ impl<'a> Fields<'a> {
         (!value.is_null()).then_some(value)
     }
 
+    /// Whether `key` is there, be it null.
+    #[must_use]
+    pub fn holds(&self, key: &str) -> bool {
+        self.config.contains_key(key)
+    }
+
     /// Notes that `key` has a value Keras itself would not accept.
     pub fn invalid(&mut self, key: &str, value: &Value, expected: &str) {
         let what = format!("{key}: expected {expected}, found {}", json::shown(value));
@@ -270,6 +276,11 @@ impl<'a> Fields<'a> {
             Some(value) => Activation::read(self, key, value),
             None => Activation::Function(Function::Linear),
         }
+    }
+
+    /// As [`activation`](Self::activation); `default` where the key is not there.
+    pub fn activation_or(&mut self, key: &'static str, default: Function) -> Activation {
+        if self.holds(key) { self.activation(key) } else { Activation::Function(default) }
     }
 
     /// Allows `key` at `default` only (or null, or not given).

@@ -10,6 +10,9 @@ pub enum Layout {
     AsIs,
     /// The two axes exchanged: a Dense kernel is `(in, out)` in Keras and `(out, in)` in candle.
     Transposed,
+    /// The gates of a GRU, the last axis of Keras's kernels and biases: Keras has update, reset, candidate; candle has reset,
+    /// update, candidate. The axes of a kernel are exchanged too.
+    ResetGateFirst,
     /// The last two axes first, exchanged: a convolution's kernel is `(spatial…, in, out)` in Keras and
     /// `(out, in, spatial…)` in candle, a transposed one's `(spatial…, out, in)` and `(in, out, spatial…)`.
     ConvKernel,
@@ -27,7 +30,7 @@ impl Layout {
     pub fn candle_shape(self, keras: &[usize]) -> Vec<usize> {
         match self {
             Self::AsIs => keras.to_vec(),
-            Self::Transposed => keras.iter().rev().copied().collect(),
+            Self::Transposed | Self::ResetGateFirst => keras.iter().rev().copied().collect(),
             Self::ConvKernel => match keras {
                 [spatial @ .., inner, outer] => [&[*outer, *inner], spatial].concat(),
                 _ => keras.to_vec(),
@@ -44,7 +47,7 @@ impl Layout {
     pub fn keras_shape(self, candle: &[usize]) -> Vec<usize> {
         match (self, candle) {
             // Exchanging two axes is its own inverse.
-            (Self::AsIs | Self::Transposed, _) => self.candle_shape(candle),
+            (Self::AsIs | Self::Transposed | Self::ResetGateFirst, _) => self.candle_shape(candle),
             (Self::ConvKernel, [outer, inner, spatial @ ..]) => [spatial, &[*inner, *outer]].concat(),
             (Self::DepthwiseKernel { multiplier }, [filters, 1, spatial @ ..]) => {
                 [spatial, &[filters / multiplier.max(1), multiplier]].concat()
@@ -59,6 +62,7 @@ impl Layout {
         match self {
             Self::AsIs => numbers,
             Self::Transposed => transposed(&numbers, keras_shape),
+            Self::ResetGateFirst => thirds_exchanged(transposed(&numbers, keras_shape)),
             Self::ConvKernel => {
                 let [taps, inner, outer] = kernel_axes(keras_shape);
                 let by_filter = transposed(&numbers, &[taps.saturating_mul(inner), outer]);
@@ -80,6 +84,7 @@ impl Layout {
         match self {
             Self::AsIs => numbers,
             Self::Transposed => transposed(&numbers, &self.candle_shape(keras_shape)),
+            Self::ResetGateFirst => transposed(&thirds_exchanged(numbers), &self.candle_shape(keras_shape)),
             Self::ConvKernel => {
                 let [taps, inner, outer] = kernel_axes(keras_shape);
                 let filters = numbers.chunks(taps.saturating_mul(inner).max(1));
@@ -99,10 +104,18 @@ impl fmt::Display for Layout {
         f.pad(match self {
             Self::AsIs => "as is",
             Self::Transposed => "transposed",
+            Self::ResetGateFirst => "reset gate first",
             Self::ConvKernel => "filters first",
             Self::DepthwiseKernel { .. } => "channels first",
         })
     }
+}
+
+/// The first third of the numbers exchanged with the second.
+fn thirds_exchanged<T: Copy>(numbers: Vec<T>) -> Vec<T> {
+    let (first, rest) = numbers.split_at(numbers.len() / 3);
+    let (second, third) = rest.split_at(first.len());
+    [second, first, third].concat()
 }
 
 /// The taps of a kernel of Keras's shape `(spatial…, a, b)` as one axis, and the other two.
@@ -114,6 +127,7 @@ fn kernel_axes(keras_shape: &[usize]) -> [usize; 3] {
 }
 
 /// The transpose of a row-major matrix of `shape` (rows, columns), some rows at a time so that both sides stay in the cache.
+/// Anything but a matrix stays as it is.
 fn transposed<T: Copy>(numbers: &[T], shape: &[usize]) -> Vec<T> {
     const BLOCK: usize = 64;
     let (Some(first), [rows, columns]) = (numbers.first(), shape) else { return numbers.to_vec() };
@@ -145,6 +159,20 @@ mod tests {
             assert_eq!(layout.to_keras(candle, &shape), keras, "{layout}");
         }
         assert_eq!(Layout::Transposed.to_candle(vec![1, 2, 3, 4, 5, 6], &[2, 3]), [1, 4, 2, 5, 3, 6]);
+    }
+
+    #[test]
+    fn the_gates_of_a_gru_are_reordered_and_come_back_bit_for_bit() {
+        // Columns z z r r h h of two rows become rows r r z z h h.
+        let (kernel, candle) = ([0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15], [2, 12, 3, 13, 0, 10, 1, 11, 4, 14, 5, 15]);
+        assert_eq!(Layout::ResetGateFirst.to_candle(kernel.to_vec(), &[2, 6]), candle);
+        assert_eq!(Layout::ResetGateFirst.to_candle(vec![0, 1, 2, 3, 4, 5], &[6]), [2, 3, 0, 1, 4, 5]);
+        for shape in [vec![2, 6], vec![130, 111], vec![1, 3], vec![6], vec![0], vec![0, 3]] {
+            let keras: Vec<usize> = (0..shape.iter().product()).collect();
+            let candle = Layout::ResetGateFirst.to_candle(keras.clone(), &shape);
+            assert_eq!(Layout::ResetGateFirst.keras_shape(&Layout::ResetGateFirst.candle_shape(&shape)), shape);
+            assert_eq!(Layout::ResetGateFirst.to_keras(candle, &shape), keras, "{shape:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod reshaping;
 mod rnn;
 mod spatial;
 
+pub(crate) use activations::Relu;
 use kandle_format::{ErrorKind, Problem};
 
 use crate::{Given, Spec, registry::Registered};

@@ -12,7 +12,7 @@ use activation::ActivationLayer;
 use elu::Elu;
 use leaky_relu::LeakyRelu;
 use prelu::PRelu;
-use relu::Relu;
+pub(crate) use relu::Relu;
 use softmax::Softmax;
 pub(crate) use softmax::softmax;
 

@@ -17,12 +17,10 @@ pub(crate) fn bucket(text: &[u8], buckets: u64, salt: Option<[u64; 2]>) -> i64 {
 
 /// What `tf.sparse.cross_hashed` makes of one more feature.
 pub(crate) fn concatenated(hash: u64, feature: u64) -> u64 {
-    const MULTIPLIER: u64 = 0x9ddf_ea08_eb38_2d69;
-    let a = (hash ^ feature).wrapping_mul(MULTIPLIER);
-    let a = a ^ (a >> 47);
-    let b = (feature ^ a).wrapping_mul(MULTIPLIER);
-    let b = (b ^ (b >> 44)).wrapping_mul(MULTIPLIER);
-    (b ^ (b >> 41)).wrapping_mul(MULTIPLIER)
+    const MULTIPLIER: u64 = 0xc6a4_a793_5bd1_e995;
+    let mixed = shift_mix(feature.wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+    let sum = (hash ^ MULTIPLIER ^ mixed).wrapping_mul(MULTIPLIER);
+    shift_mix(shift_mix(sum).wrapping_mul(MULTIPLIER))
 }
 
 /// The eight bytes at `at`, little-endian; missing ones are 0.

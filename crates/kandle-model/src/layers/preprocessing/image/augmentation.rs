@@ -1,0 +1,173 @@
+//! The layers that change images in training only. At inference they give back what they are given, some of them in the
+//! compute dtype.
+//!
+//! Shapes: any images. Source: keras/src/layers/preprocessing/image_preprocessing/{random_*,mix_up,cut_mix,aug_mix,
+//! rand_augment,solarization,equalization}.py.
+
+use kandle_format::Problem;
+
+use crate::{Call, Fields, Given, KerasLayer, Shape, Spec, Value, layers::one};
+
+use super::{Common, Takes, cast_to_compute, places};
+
+/// What tells one class from another.
+struct Class {
+    name: &'static str,
+    /// Its settings, all of which are for training.
+    settings: &'static [&'static str],
+    /// Whether images come out in the compute dtype; else integers stay what they are.
+    casts: bool,
+    /// Whether segmentation masks do.
+    casts_masks: bool,
+    takes: Takes,
+}
+
+impl Class {
+    const fn new(name: &'static str, settings: &'static [&'static str]) -> Self {
+        Self { name, settings, casts: false, casts_masks: false, takes: Takes::ALL }
+    }
+
+    const fn casting(self) -> Self {
+        Self { casts: true, ..self }
+    }
+
+    const fn casting_masks(self) -> Self {
+        Self { casts_masks: true, ..self }
+    }
+
+    const fn without_boxes(self) -> Self {
+        Self { takes: Takes { boxes: false, ..self.takes }, ..self }
+    }
+
+    /// Keras: its `compute_output_shape` or spec does not know dicts, so that no graph has it called on one.
+    const fn without_dicts(self) -> Self {
+        Self { takes: Takes { dicts: false, ..self.takes }, ..self }
+    }
+}
+
+const CLASSES: [Class; 25] = [
+    Class::new("AugMix", &["value_range", "num_chains", "chain_depth", "factor", "alpha", "all_ops", "interpolation"])
+        .casting(),
+    Class::new("CutMix", &["factor"]).casting().casting_masks().without_boxes(),
+    Class::new("Equalization", &["value_range", "bins"]).without_dicts(),
+    Class::new("MixUp", &["alpha"]),
+    Class::new("RandAugment", &["value_range", "num_ops", "factor", "interpolation"]).casting(),
+    Class::new("RandomBrightness", &["factor", "value_range"]),
+    Class::new("RandomColorDegeneration", &["factor", "value_range"]).without_dicts(),
+    Class::new(
+        "RandomColorJitter",
+        &["value_range", "brightness_factor", "contrast_factor", "saturation_factor", "hue_factor"],
+    ),
+    Class::new("RandomContrast", &["factor", "value_range"]),
+    Class::new(
+        "RandomElasticTransform",
+        &["factor", "scale", "interpolation", "fill_mode", "fill_value", "value_range"],
+    )
+    .casting()
+    .without_boxes(),
+    Class::new("RandomErasing", &["factor", "scale", "fill_value", "value_range"]).casting(),
+    Class::new("RandomFlip", &["mode"]).casting().casting_masks(),
+    Class::new("RandomGaussianBlur", &["factor", "kernel_size", "sigma", "value_range"]).casting(),
+    Class::new("RandomGrayscale", &["factor"]).without_dicts(),
+    Class::new("RandomHue", &["factor", "value_range"]),
+    Class::new("RandomInvert", &["factor", "value_range"]),
+    Class::new("RandomPerspective", &["factor", "scale", "interpolation", "fill_value"]).casting(),
+    Class::new("RandomPosterization", &["factor", "value_range"]),
+    Class::new("RandomRotation", &["factor", "fill_mode", "fill_value", "interpolation"]).casting(),
+    Class::new("RandomSaturation", &["factor", "value_range"]),
+    Class::new("RandomSharpness", &["factor", "value_range"]).casting(),
+    Class::new("RandomShear", &["x_factor", "y_factor", "interpolation", "fill_mode", "fill_value"]).casting(),
+    Class::new("RandomTranslation", &["height_factor", "width_factor", "fill_mode", "interpolation", "fill_value"])
+        .casting(),
+    Class::new("RandomZoom", &["height_factor", "width_factor", "fill_mode", "interpolation", "fill_value"]).casting(),
+    Class::new("Solarization", &["value_range", "addition_factor", "threshold_factor"]).casting(),
+];
+
+/// A layer of class number `CLASS` of the table.
+#[derive(Debug)]
+pub(in super::super) struct Augmentation<const CLASS: usize> {
+    common: Common,
+}
+
+impl<const CLASS: usize> Augmentation<CLASS> {
+    const CLASS_OF: &'static Class = &CLASSES[CLASS];
+    /// Keras's name of the class.
+    pub(in super::super) const NAME: &'static str = Self::CLASS_OF.name;
+}
+
+impl<const CLASS: usize> KerasLayer for Augmentation<CLASS> {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(Self::CLASS_OF.settings);
+        fields.training_only(&["seed"]);
+        Self { common: Common::read(fields, Self::CLASS_OF.takes) }
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        &["data"]
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let compute = given.policy().compute;
+        let part = |casts: bool| {
+            move |input: &Spec| Ok(if casts { Spec { dtype: compute, ..input.clone() } } else { input.clone() })
+        };
+        self.common.output(given, part(Self::CLASS_OF.casts), part(Self::CLASS_OF.casts_masks))
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        let policy = call.given.policy();
+        let part =
+            |casts: bool| move |input: &Value| if casts { cast_to_compute(input, policy) } else { Ok(input.clone()) };
+        self.common.forward(call, part(Self::CLASS_OF.casts), part(Self::CLASS_OF.casts_masks))
+    }
+
+    fn casts_itself(&self) -> bool {
+        true
+    }
+}
+
+/// `keras.layers.RandomCrop`: nothing either, in any dtype.
+///
+/// Keras: at inference the images are not cropped, though the layer says they are of the size it crops to. Keras 2 took a
+/// centred crop of the target's aspect ratio and resized it, which is refused.
+#[derive(Debug)]
+pub(in super::super) struct RandomCrop {
+    height: usize,
+    width: usize,
+    channels_first: bool,
+}
+
+impl KerasLayer for RandomCrop {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(&["seed", "factor", "bounding_box_format"]);
+        if fields.keras_major() < 3 {
+            fields.refuse("in Keras 2 it crops and resizes images, which is not supported");
+        }
+        let (height, width) = (fields.size("height"), fields.size("width"));
+        Self { height, width, channels_first: fields.channels_first() }
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        &["data"]
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let input = one(given)?;
+        let Shape(mut axes) = input.shape.clone();
+        let (row, column) = places(axes.len(), self.channels_first);
+        for (place, size) in [(row, self.height), (column, self.width)] {
+            if let Some(axis @ None) = axes.get_mut(place) {
+                *axis = Some(size);
+            }
+        }
+        Ok(vec![input.with_shape(Shape(axes))])
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        Ok(vec![call.input()?.clone()])
+    }
+
+    fn casts_itself(&self) -> bool {
+        true
+    }
+}

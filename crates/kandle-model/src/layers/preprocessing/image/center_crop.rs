@@ -1,0 +1,83 @@
+//! `keras.layers.CenterCrop`: the middle of images; images too small are cut to the target's aspect ratio and resized.
+//!
+//! Shapes: images `(batch, height, width, channels)` to `(batch, height', width', channels)`, in any data format, in the
+//! compute dtype.
+//!
+//! Source: keras/src/layers/preprocessing/image_preprocessing/center_crop.py, keras/src/utils/image_utils.py
+//! (`smart_resize`).
+
+use kandle_format::{Dtype, Problem};
+
+use crate::{
+    Call, Fields, Given, KerasLayer, Spec, Value,
+    layers::{cannot, one},
+    math::resize::{Interpolation, resize},
+};
+
+use super::{
+    Common, Takes, batched, cast_to_compute, places,
+    resizing::{Fit, fitted, resized_spec},
+    unbatched,
+};
+
+#[derive(Debug)]
+pub(in super::super) struct CenterCrop {
+    common: Common,
+    height: usize,
+    width: usize,
+}
+
+impl KerasLayer for CenterCrop {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        // Keras: its `compute_output_shape` does not know dicts.
+        let takes = Takes { dicts: false, ..Takes::ALL };
+        Self { common: Common::read(fields, takes), height: fields.size("height"), width: fields.size("width") }
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        &["data"]
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        self.common.parts(given).map_err(cannot)?;
+        let input = one(given)?;
+        if !matches!(input.shape.rank(), 3 | 4) {
+            return Err(cannot(format!("expected images of rank 3 or 4, found {}", input.shape)));
+        }
+        let (row, column) = places(input.shape.rank(), self.common.channels_first);
+        let size = |place: usize| input.shape.0.get(place).copied().flatten();
+        let dtype = match (size(row), size(column)) {
+            (Some(height), Some(width)) if self.resizes(height, width) => Dtype::Float32,
+            _ => given.policy().compute,
+        };
+        let spec = Spec { dtype, ..input.clone() };
+        Ok(vec![resized_spec(&spec, self.height, self.width, self.common.channels_first)])
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        self.common.parts(call.given).map_err(candle_core::Error::msg)?;
+        let input = cast_to_compute(call.input()?, call.given.policy())?;
+        let rank = input.tensor.rank();
+        let images = batched(&input.tensor, self.common.channels_first)?;
+        let (_, height, width, _) = images.dims4()?;
+        let (ys, dtype) = if height >= self.height && width >= self.width {
+            let rows = images.narrow(1, (height - self.height) / 2, self.height)?;
+            (rows.narrow(2, (width - self.width) / 2, self.width)?.contiguous()?, input.dtype)
+        } else {
+            let images = fitted(&images, self.height, self.width, Fit::Crop, 0.0)?;
+            // Keras: what is resized stays in float32, whatever the policy.
+            (resize(&images, self.height, self.width, Interpolation::Bilinear, false)?, Dtype::Float32)
+        };
+        Ok(vec![Value::new(unbatched(&ys, rank, self.common.channels_first)?, dtype)])
+    }
+
+    fn casts_itself(&self) -> bool {
+        true
+    }
+}
+
+impl CenterCrop {
+    fn resizes(&self, height: usize, width: usize) -> bool {
+        height < self.height || width < self.width
+    }
+}
