@@ -237,10 +237,7 @@ impl Function {
             Self::Selu => {
                 wide(xs, |xs| xs.gt(0.0)?.where_cond(xs, &(expm1_below_zero(xs)? * SELU_ALPHA)?)? * SELU_SCALE)
             }
-            Self::Softmax => wide(xs, |xs| {
-                let powers = below_largest(xs)?.exp()?;
-                powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)
-            }),
+            Self::Softmax => wide(xs, |xs| softmax(xs, xs.rank().saturating_sub(1))),
             Self::LogSoftmax => wide(xs, |xs| {
                 let below = below_largest(xs)?;
                 below.broadcast_sub(&below.exp()?.sum_keepdim(D::Minus1)?.log()?)
@@ -293,6 +290,21 @@ pub(crate) fn expm1_below_zero(xs: &Tensor) -> Result<Tensor> {
     let below = xs.gt(0.0)?.where_cond(&xs.zeros_like()?, xs)?;
     let half = (below / 2.0)?.tanh()?;
     (&half * 2.0)? / (1.0 - &half)?
+}
+
+/// `eˣ / Σ eˣ` along an axis.
+///
+/// Keras: on TensorFlow the largest is that of the numbers that are none of NaN; where the sum is NaN all the same, what is
+/// NaN or as large as an infinity is NaN, and everything beside it 0.
+pub(crate) fn softmax(xs: &Tensor, axis: usize) -> Result<Tensor> {
+    let known = xs.eq(xs)?.where_cond(xs, &constant_like(xs, f64::NEG_INFINITY)?)?;
+    let below = xs.broadcast_sub(&known.max_keepdim(axis)?.detach())?;
+    let powers = below.exp()?;
+    let sum = powers.sum_keepdim(axis)?;
+    let ys = powers.broadcast_div(&sum)?;
+    // Without NaN, every number differs from none.
+    let lost = below.eq(&below)?.broadcast_mul(&sum.ne(&sum)?)?;
+    lost.where_cond(&ys.zeros_like()?, &ys)
 }
 
 /// `x − max x` along the last axis. The largest is a constant to the gradient: it cancels.

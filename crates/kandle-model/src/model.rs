@@ -5,7 +5,7 @@ use candle_nn::VarMap;
 use kandle_format::{Archive, Error, ErrorKind, Limits, Problem, Result};
 
 use crate::{
-    LoadReport, Plan, Registry, Step, Value, Weight,
+    LoadReport, Plan, Policy, Registry, Step, Value, Weight,
     load::lock,
     numeric::{dtype_of, storage},
     run::{self, prepared_weight},
@@ -194,7 +194,11 @@ impl Model {
             bail!("the plan has no layer {layer}")
         };
         let declared = self.plan.weights_of(planned).map(|entry| entry.weights.as_slice()).unwrap_or_default();
-        let prepare = |(tensor, weight): (&Tensor, &Weight)| prepared_weight(tensor, weight.autocast, &planned.policy);
+        let prepare = |(tensor, weight): (&Tensor, &Weight)| {
+            // A layer inside the layer has its own.
+            let compute = weight.compute.unwrap_or(planned.policy.compute);
+            prepared_weight(tensor, weight.autocast, &Policy { compute, ..planned.policy.clone() })
+        };
         tensors.iter().zip(declared).map(prepare).collect()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: keras/src/quantizers/quantizers.py, and `_int8_call`, `_int4_call`, `_float8_call` of the layers.
 
-use candle_core::{D, DType, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use kandle_format::{Dtype, json};
 
 use crate::{Fields, Quantization, Weight, numeric::constant_like};
@@ -142,13 +142,24 @@ impl AbsMax {
         eight_bits.then_some(Self { range, epsilon: number(config.get("epsilon")?)? })
     }
 
-    /// The integers that stand for the rows of `xs`, and the scale of each row: `xs ≈ integers / scale`. Gradients pass as if
-    /// nothing had been rounded.
-    pub(crate) fn quantize(&self, xs: &Tensor) -> Result<(Tensor, Tensor)> {
-        let largest = (xs.abs()?.max_keepdim(D::Minus1)? + self.epsilon)?.detach();
+    /// What Keras takes where nothing is said: eight bits.
+    pub(crate) fn eight_bits() -> Self {
+        INT8
+    }
+
+    /// The integers that stand for `xs`, and the scale of each slice along `axes`, which stay with size 1.
+    pub(crate) fn quantize_along(&self, xs: &Tensor, axes: &[usize]) -> Result<(Tensor, Tensor)> {
+        let largest = axes.iter().try_fold(xs.abs()?, |xs, axis| xs.max_keepdim(*axis))?;
+        let largest = (largest + self.epsilon)?.detach();
         let scale = (constant_like(&largest, self.range.1)? / largest)?;
         let rounded = round_half_to_even(&xs.broadcast_mul(&scale)?)?;
         Ok((rounded.clamp(self.range.0, self.range.1)?, scale))
+    }
+
+    /// The integers that stand for the rows of `xs`, and the scale of each row: `xs ≈ integers / scale`. Gradients pass as if
+    /// nothing had been rounded.
+    pub(crate) fn quantize(&self, xs: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.quantize_along(xs, &[xs.rank().saturating_sub(1)])
     }
 }
 

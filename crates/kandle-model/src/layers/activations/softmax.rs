@@ -9,7 +9,7 @@ use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value,
+    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value, activation,
     layers::{axes, cannot, one_float},
     numeric::{constant_like, rounded, wide},
 };
@@ -75,22 +75,31 @@ pub(crate) fn softmax(
         Some(mask) => mask.where_cond(xs, &constant_like(xs, least)?)?,
         None => xs.clone(),
     };
-    let ys = wide(&xs, |xs| {
-        let largest = axes.iter().try_fold(xs.clone(), |xs, axis| xs.max_keepdim(*axis))?.detach();
-        // The logsumexp of several axes has a finite shift where all are infinite, the softmax of one axis NaN.
-        let shift = if axes.len() > 1 {
-            let finite = largest.abs()?.lt(f64::INFINITY)?;
-            finite.where_cond(&largest, &largest.zeros_like()?)?
-        } else {
-            largest
-        };
-        let powers = xs.broadcast_sub(&shift)?.exp()?;
-        let sum = axes.iter().try_fold(powers.clone(), |powers, axis| powers.sum_keepdim(*axis))?;
-        powers.broadcast_div(&sum)
-    })?;
-    let ys = rounded(&ys, policy)?;
+    let ys = match axes {
+        [axis] => rounded(&wide(&xs, |xs| activation::softmax(xs, *axis))?, policy)?,
+        axes => over_several(&xs, axes, policy)?,
+    };
     match &mask {
         Some(mask) => mask.where_cond(&ys, &ys.zeros_like()?),
         None => Ok(ys),
     }
+}
+
+/// `exp(x − logsumexp(x))`, as Keras computes it step by step.
+fn over_several(xs: &Tensor, axes: &[usize], policy: &Policy) -> candle_core::Result<Tensor> {
+    let exp = |xs: &Tensor| rounded(&wide(xs, Tensor::exp)?, policy);
+    let largest = axes.iter().try_fold(xs.clone(), |xs, axis| xs.max_keepdim(*axis))?.detach();
+    // The shift is a finite one where all is infinite.
+    let shift = largest.abs()?.lt(f64::INFINITY)?.where_cond(&largest, &largest.zeros_like()?)?;
+    let sum = |xs: &Tensor| axes.iter().try_fold(xs.clone(), |xs, axis| xs.sum_keepdim(*axis));
+    if matches!(policy.compute, Dtype::Float16 | Dtype::Bfloat16) {
+        let powers = exp(&rounded(&xs.broadcast_sub(&shift)?, policy)?)?;
+        let logarithm = rounded(&wide(&rounded(&sum(&powers)?, policy)?, Tensor::log)?, policy)?;
+        let all = rounded(&(logarithm + shift)?, policy)?;
+        return exp(&rounded(&xs.broadcast_sub(&all)?, policy)?);
+    }
+    wide(xs, |xs| {
+        let powers = xs.broadcast_sub(&shift.to_dtype(xs.dtype())?)?.exp()?;
+        powers.broadcast_div(&sum(&powers)?)
+    })
 }

@@ -1,9 +1,9 @@
 //! What attention layers share: masks of scores, and projections to heads.
 
-use candle_core::{D, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::{
-    Policy,
+    Policy, activation,
     numeric::{constant_like, rounded, wide},
 };
 
@@ -51,11 +51,7 @@ pub(super) fn expanded(mask: &Tensor, kept: usize, rank: usize) -> Result<Tensor
 
 /// The softmax along the last axis.
 pub(super) fn softmax(scores: &Tensor, policy: &Policy) -> Result<Tensor> {
-    let powers = |scores: &Tensor| {
-        let powers = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)
-    };
-    rounded(&wide(scores, powers)?, policy)
+    rounded(&wide(scores, |scores| activation::softmax(scores, scores.rank().saturating_sub(1)))?, policy)
 }
 
 /// `scores` where `mask` is 1, else `number`.

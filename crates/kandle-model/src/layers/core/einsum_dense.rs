@@ -10,14 +10,15 @@
 //!
 //! Source: keras/src/layers/core/einsum_dense.py.
 
-use candle_core::bail;
-use kandle_format::Problem;
+use candle_core::{DType, Tensor, bail};
+use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Activation, Call, Fields, Given, KerasLayer, Layout, Shape, Spec, Value, Weight,
+    Activation, Call, Fields, Given, KerasLayer, Quantization, Shape, Spec, Value, Weight,
     layers::{cannot, one},
-    math::einsum::{Equation, einsum},
+    math::einsum::{Equation, einsum, matmul},
     numeric::{cast, rounded},
+    quantized::{AbsMax, Quantized, dequantized, through_float8, unpack_int4},
 };
 
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub(crate) struct EinsumDense {
     /// The sizes of one sample of the output, `None` for one that xs has.
     output_shape: Vec<Option<usize>>,
     bias_axes: Option<Vec<char>>,
+    quantized: Option<Quantized>,
+    /// Rank and factor of LoRA weights.
+    lora: Option<(usize, f64)>,
     activation: Activation,
 }
 
@@ -64,12 +68,10 @@ impl KerasLayer for EinsumDense {
             "activity_regularizer",
             "kernel_constraint",
             "bias_constraint",
-            // Keras: LoRA weights are merged into the kernel when the model is saved.
-            "lora_rank",
-            "lora_alpha",
             "gptq_unpacked_column_size",
         ]);
-        fields.only_null("quantization_config");
+        let quantized = Quantized::read(fields);
+        let lora = fields.lora();
         let terms = match fields.take("equation") {
             Some(value) => {
                 let terms = value.as_str().and_then(Terms::parse);
@@ -108,15 +110,51 @@ impl KerasLayer for EinsumDense {
                 Vec::new()
             }
         };
-        Self { terms, output_shape, bias_axes, activation: fields.activation("activation") }
+        Self { terms, output_shape, bias_axes, quantized, lora, activation: fields.activation("activation") }
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
         let sizes = self.sizes(&given.input()?.shape)?;
-        let mut weights = vec![Weight::new("kernel", sizes.kernel, "kernel", Layout::AsIs)];
-        if let Some(bias) = sizes.bias {
-            weights.push(Weight::new("bias", bias, "bias", Layout::AsIs));
+        let bias = sizes.bias.map(|bias| Weight::as_keras("bias", bias));
+        let scale = |shape| Weight::as_keras("kernel_scale", shape).not_trained();
+        let eight_bits = |weight: Weight| weight.of(Dtype::Int8).not_trained();
+        let kernel = |shape| Weight::as_keras("kernel", shape);
+        let of_lora = self.lora.zip(sizes.kernel.split_last()).map(|((rank, _), (columns, rows))| {
+            let (a, b) = ([rows, &[rank]].concat(), vec![rank, *columns]);
+            [Weight::as_keras("lora_kernel_a", a), Weight::as_keras("lora_kernel_b", b)]
+        });
+        let mut weights = Vec::new();
+        match self.quantized.map(|quantized| quantized.mode) {
+            None => {
+                // Keras: LoRA freezes the kernel.
+                let kernel = kernel(sizes.kernel);
+                let kernel = if self.lora.is_some() { kernel.not_trained() } else { kernel };
+                weights.extend([kernel].into_iter().chain(bias));
+            }
+            Some(Quantization::Float8 { history }) => {
+                weights.extend([kernel(sizes.kernel)].into_iter().chain(bias));
+                weights.extend(Quantized::float8_weights(history));
+            }
+            Some(Quantization::Int4 { block }) => {
+                let (rows, columns) = self.flat(&sizes.kernel);
+                weights.extend([eight_bits(kernel(vec![rows, columns.div_ceil(2)]))].into_iter().chain(bias));
+                match block {
+                    None => weights.push(scale(vec![columns])),
+                    Some(block) => {
+                        let groups = vec![rows.div_ceil(block), columns];
+                        weights.push(scale(groups.clone()));
+                        weights.push(eight_bits(Weight::as_keras("kernel_zero", groups)));
+                        weights.push(Weight::as_keras("g_idx", vec![rows]).of(Dtype::Float32).not_trained());
+                    }
+                }
+            }
+            Some(Quantization::Int8) => {
+                let of_output = self.scale_shape(&sizes.kernel, sizes.output.rank());
+                weights.extend([eight_bits(kernel(sizes.kernel))].into_iter().chain(bias));
+                weights.push(scale(of_output));
+            }
         }
+        weights.extend(of_lora.into_iter().flatten());
         Ok(weights)
     }
 
@@ -129,15 +167,68 @@ impl KerasLayer for EinsumDense {
         let policy = call.given.policy();
         let Some(terms) = &self.terms else { bail!("no equation") };
         let input = cast(call.input()?, policy.arithmetic())?;
-        let mut ys = rounded(&einsum(&terms.equation, &[&input.tensor, call.weight(0)?])?, policy)?;
+        let (kernel, after) = (call.weight(0)?, 1 + usize::from(self.bias_axes.is_some()));
+        let own = call.weights.get(after..).unwrap_or_default();
+        let (own, of_lora) = match (self.lora, own) {
+            (Some((_, factor)), [own @ .., a, b]) => (own, Some((factor, a, b))),
+            (_, own) => (own, None),
+        };
+        let ys = match (self.quantized, of_lora) {
+            (None, None) => einsum(&terms.equation, &[&input.tensor, kernel])?,
+            (None, Some((factor, a, b))) => {
+                let kernel = (kernel + (matmul(a, b)? * factor)?)?;
+                einsum(&terms.equation, &[&input.tensor, &kernel])?
+            }
+            (Some(quantized), of_lora) => {
+                let ys = self.quantized_product(terms, &input.tensor, kernel, own, quantized)?;
+                match of_lora {
+                    None => ys,
+                    Some((factor, a, b)) => {
+                        (ys + (einsum(&terms.equation, &[&input.tensor, &matmul(a, b)?])? * factor)?)?
+                    }
+                }
+            }
+        };
+        let mut ys = rounded(&ys, policy)?;
         if self.bias_axes.is_some() {
-            ys = rounded(&ys.broadcast_add(call.weight(1)?)?, policy)?;
+            let mut bias = call.weight(1)?.clone();
+            let float8 = self.quantized.is_some_and(|quantized| matches!(quantized.mode, Quantization::Float8 { .. }));
+            if float8 && policy.compute == Dtype::Float32 {
+                // Keras: the bias goes through bfloat16, which the fused kernels of GPUs want.
+                bias = bias.to_dtype(DType::BF16)?.to_dtype(bias.dtype())?;
+            }
+            ys = rounded(&ys.broadcast_add(&bias)?, policy)?;
         }
         Ok(vec![self.activation.apply(&input.with_tensor(ys))?])
+    }
+
+    fn quantizes(&self) -> bool {
+        true
     }
 }
 
 impl Terms {
+    /// The integers that stand for the input, and their scale with the axes of the output.
+    fn quantize(&self, xs: &Tensor, inputs: AbsMax) -> candle_core::Result<(Tensor, Tensor)> {
+        let hidden = xs.rank().saturating_sub(self.input.len());
+        let ahead = if self.ellipsis == Ellipsis::Left { hidden } else { 0 };
+        let place = |letter: &char| self.input.iter().position(|other| other == letter).map(|at| at + ahead);
+        let summed: Vec<usize> =
+            self.input.iter().filter(|letter| !self.output.contains(letter)).filter_map(place).collect();
+        let (integers, scale) = inputs.quantize_along(xs, &summed)?;
+        // The axes of the input that the output has, in the output's order, then those of size 1 where it has others.
+        let under = (0..hidden).map(|at| Some(if ahead > 0 { at } else { self.input.len() + at }));
+        let letters = self.output.iter().map(place);
+        let order: Vec<Option<usize>> = match self.ellipsis {
+            Ellipsis::Left => under.chain(letters).collect(),
+            _ => letters.chain(under).collect(),
+        };
+        let kept: Vec<usize> = order.iter().copied().flatten().chain(summed.iter().copied()).collect();
+        let shape = order.iter().map(|at| at.map_or(Ok(1), |at| scale.dim(at)));
+        let shape = shape.collect::<candle_core::Result<Vec<usize>>>()?;
+        Ok((integers, scale.permute(kept)?.contiguous()?.reshape(shape)?))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (inputs, output) = text.split_once("->")?;
         let (input, kernel) = inputs.split_once(',')?;
@@ -158,6 +249,77 @@ impl Terms {
 }
 
 impl EinsumDense {
+    /// Rows and columns of a kernel as int4 packs it: what is summed over, and what is not.
+    fn flat(&self, kernel: &[usize]) -> (usize, usize) {
+        let summed = |letter: &char| self.terms.as_ref().is_some_and(|terms| !terms.output.contains(letter));
+        let letters = self.terms.iter().flat_map(|terms| terms.kernel.iter());
+        letters.zip(kernel).fold((1, 1), |(rows, columns), (letter, size)| match summed(letter) {
+            true => (rows.saturating_mul(*size), columns),
+            false => (rows, columns.saturating_mul(*size)),
+        })
+    }
+
+    /// The shape of the scale of an int8 kernel: as the output of `rank` axes, 1 where the kernel has not its letter.
+    fn scale_shape(&self, kernel: &[usize], rank: usize) -> Vec<usize> {
+        let Some(terms) = &self.terms else { return Vec::new() };
+        let size = |letter: &char| terms.kernel.iter().zip(kernel).find(|(other, _)| *other == letter).map(|of| *of.1);
+        let of_letters: Vec<usize> = terms.output.iter().map(|letter| size(letter).unwrap_or(1)).collect();
+        let hidden = vec![1; rank.saturating_sub(of_letters.len())];
+        match terms.ellipsis {
+            Ellipsis::Left => [hidden, of_letters].concat(),
+            _ => [of_letters, hidden].concat(),
+        }
+    }
+
+    /// The sum of products of a quantized kernel; `own` are its weights after kernel and bias.
+    fn quantized_product(
+        &self,
+        terms: &Terms,
+        xs: &Tensor,
+        kernel: &Tensor,
+        own: &[Tensor],
+        quantized: Quantized,
+    ) -> candle_core::Result<Tensor> {
+        let product = |xs: &Tensor, kernel: &Tensor| einsum(&terms.equation, &[xs, kernel]);
+        let as_computed = |tensor: &Tensor| tensor.to_dtype(xs.dtype());
+        match (quantized.mode, own) {
+            (Quantization::Int8, [scale]) => {
+                let (integers, scale) = match quantized.inputs {
+                    None => return product(xs, &as_computed(kernel)?)?.broadcast_div(scale),
+                    Some(inputs) => {
+                        let (integers, of_inputs) = terms.quantize(xs, inputs)?;
+                        (integers, of_inputs.broadcast_mul(scale)?)
+                    }
+                };
+                // The sum of products of integers is exact, as in Keras.
+                let sum = product(&integers.to_dtype(DType::F64)?, &kernel.to_dtype(DType::F64)?)?;
+                as_computed(&sum)?.broadcast_div(&scale)
+            }
+            (Quantization::Int4 { block }, [scale, of_groups @ ..]) => {
+                let shape = self.sizes(&Shape(xs.dims().iter().copied().map(Some).collect()));
+                let shape = shape.map_err(candle_core::Error::msg)?.kernel;
+                let integers = unpack_int4(kernel, self.flat(&shape).1, xs.dtype())?;
+                let kernel = match (block, of_groups) {
+                    (None, _) => integers.broadcast_div(scale)?,
+                    (Some(_), [zero, groups]) => dequantized(&integers, scale, zero, groups, 0)?,
+                    _ => bail!("a kernel in groups without its zeros"),
+                };
+                let kernel = kernel.reshape(shape)?;
+                match quantized.inputs.filter(|_| block.is_none()) {
+                    None => product(xs, &kernel),
+                    Some(inputs) => {
+                        let (integers, scale) = terms.quantize(xs, inputs)?;
+                        product(&integers, &kernel)?.broadcast_div(&scale)
+                    }
+                }
+            }
+            (Quantization::Float8 { .. }, [of_inputs, _, of_kernel, ..]) => {
+                product(&through_float8(xs, of_inputs)?, &through_float8(kernel, of_kernel)?)
+            }
+            _ => bail!("expected other weights of a quantized kernel, found {}", own.len()),
+        }
+    }
+
     /// Keras: `_analyze_split_string`.
     pub(crate) fn sizes(&self, input: &Shape) -> Result<Sizes, String> {
         let Some(terms) = &self.terms else { return Err("no equation".to_owned()) };

@@ -108,6 +108,14 @@ impl Embedding {
         self.features
     }
 
+    pub(crate) fn quantized(&self) -> Option<&Quantized> {
+        self.quantized.as_ref()
+    }
+
+    pub(crate) fn has_lora(&self) -> bool {
+        self.lora.is_some()
+    }
+
     /// The ids, those that count from the end made positive.
     ///
     /// Ids outside the vocabulary are an error. Keras: negative ids count from the end since Keras 3, and what lies beyond is

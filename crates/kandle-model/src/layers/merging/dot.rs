@@ -58,7 +58,7 @@ impl KerasLayer for Dot {
         if axes.len() == 1 {
             axes.push(Some(1));
         }
-        let dtype = if self.normalize { given.policy().arithmetic() } else { result_type(x.dtype, y.dtype)? };
+        let dtype = if self.normalize { given.policy().arithmetic() } else { product_type(x.dtype, y.dtype)? };
         if dtype == Dtype::Bool {
             return Err(cannot("bool inputs have no product"));
         }
@@ -78,7 +78,7 @@ impl KerasLayer for Dot {
             };
             (x, y) = (scaled(&x, of_x)?, scaled(&y, of_y)?);
         }
-        let dtype = result_type(x.dtype, y.dtype).map_err(|problem| candle_core::Error::Msg(problem.what))?;
+        let dtype = product_type(x.dtype, y.dtype).map_err(|problem| candle_core::Error::Msg(problem.what))?;
         let (xs, ys) = (promoted(&x, dtype, policy)?, promoted(&y, dtype, policy)?);
         let (rows, columns) = (without(xs.dims(), of_x), without(ys.dims(), of_y));
         let (Ok(batch), Ok(length)) = (xs.dim(0), xs.dim(of_x)) else { bail!("a scalar has no batch axis") };
@@ -111,6 +111,11 @@ impl Dot {
         }
         Ok(places)
     }
+}
+
+/// Keras: products of int8 are summed in int32.
+fn product_type(x: Dtype, y: Dtype) -> Result<Dtype, Problem> {
+    if (x, y) == (Dtype::Int8, Dtype::Int8) { Ok(Dtype::Int32) } else { result_type(x, y) }
 }
 
 fn without<T: Copy>(axes: &[T], axis: usize) -> Vec<T> {
