@@ -96,6 +96,11 @@ impl<'a> Fields<'a> {
         (!value.is_null()).then_some(value)
     }
 
+    /// Whether `key` is there, be it as null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.config.contains_key(key)
+    }
+
     /// Notes that `key` has a value Keras itself would not accept.
     pub fn invalid(&mut self, key: &str, value: &Value, expected: &str) {
         let what = format!("{key}: expected {expected}, found {}", json::shown(value));

@@ -5,18 +5,28 @@
 //! differ; each is reproduced where it counts, in `output` and in `forward`.
 
 mod activations;
+mod arithmetic;
 mod attention;
+mod bitwise;
+mod comparison;
 mod core;
 mod curves;
 mod elementwise;
 mod functions;
 mod host;
+mod image;
 mod integers;
+mod joining;
 mod losses;
+mod moving;
 mod normalization;
 mod operand;
 mod operation;
+mod ordering;
 mod promotion;
+mod reduction;
+mod rounding;
+mod sampling;
 mod settings;
 mod shapes;
 mod singular;
@@ -32,7 +42,11 @@ pub(crate) use settings::{Setting, Settings};
 
 /// Every operation that is reproduced, a table for each file.
 pub(crate) static OPERATIONS: &[&[Operation]] = &[
+    arithmetic::OPERATIONS,
     curves::OPERATIONS,
+    rounding::OPERATIONS,
+    comparison::OPERATIONS,
+    bitwise::OPERATIONS,
     activations::OPERATIONS,
     windows::OPERATIONS,
     losses::OPERATIONS,
@@ -40,6 +54,8 @@ pub(crate) static OPERATIONS: &[&[Operation]] = &[
     attention::OPERATIONS,
     functions::OPERATIONS,
     core::OPERATIONS,
+    image::OPERATIONS,
+    sampling::OPERATIONS,
 ];
 
 /// Something that Keras itself would not accept.

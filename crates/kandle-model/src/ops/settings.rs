@@ -17,6 +17,8 @@ pub(crate) enum Setting {
     Flag(bool),
     /// A whole number, with the default.
     Integer(i64),
+    /// A whole number, with what it is where the key is not there at all: null is not given.
+    IntegerOr(i64),
     /// A whole number or a list of them.
     Integers,
     /// A list of whole numbers in which null is allowed, as `-1`.
@@ -65,7 +67,10 @@ impl Settings {
                         None
                     }
                 },
-                None => default(*setting),
+                None => match setting {
+                    Setting::IntegerOr(_) if fields.has(key) => None,
+                    setting => default(*setting),
+                },
             };
             if let Some(held) = held {
                 settings.0.insert(key, held);
@@ -155,7 +160,9 @@ fn read(setting: Setting, value: &Json) -> Result<Held, String> {
     let held = |held: Option<Held>, expected: &str| held.ok_or_else(|| expected.to_owned());
     match setting {
         Setting::Flag(_) => held(value.as_bool().map(Held::Flag), "true or false"),
-        Setting::Integer(_) => held(whole(value).map(|number| Held::Integers(vec![number], true)), "a whole number"),
+        Setting::Integer(_) | Setting::IntegerOr(_) => {
+            held(whole(value).map(|number| Held::Integers(vec![number], true)), "a whole number")
+        }
         Setting::Integers => {
             let numbers = match value {
                 Json::Array(items) => {
@@ -192,7 +199,7 @@ fn read(setting: Setting, value: &Json) -> Result<Held, String> {
 fn default(setting: Setting) -> Option<Held> {
     match setting {
         Setting::Flag(flag) => Some(Held::Flag(flag)),
-        Setting::Integer(number) => Some(Held::Integers(vec![number], true)),
+        Setting::Integer(number) | Setting::IntegerOr(number) => Some(Held::Integers(vec![number], true)),
         Setting::Number(number) => Some(Held::Scalar(Scalar::Float(number))),
         Setting::Choice(choices) => choices.first().map(|text| Held::Text((*text).to_owned())),
         _ => None,
