@@ -107,7 +107,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     })
     .with(&[("b", Setting::Number(4.0))]),
     operation("LeakyRelu", X, of_numbers, |node| leak(node, number(node, "negative_slope")?))
-    .with(&[("negative_slope", Setting::Number(0.2))]),
+        .with(&[("negative_slope", Setting::Number(0.2))]),
     operation("Elu", X, of_floats, |node| {
         let alpha = number(node, "alpha")?;
         curve(node, |xs| {
@@ -191,7 +191,6 @@ fn thresholded(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem>
     }
     Ok(specs)
 }
-
 
 /// `eˣ − 1`, exact also near 0.
 fn expm1(xs: &Tensor) -> Result<Tensor> {

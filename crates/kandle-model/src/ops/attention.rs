@@ -3,9 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
-use super::{
-    Node, Operation, Setting, elementwise::stretched, floats, invalid, one, operation, result_type, rounded,
-};
+use super::{Node, Operation, Setting, elementwise::stretched, floats, invalid, one, operation, result_type, rounded};
 use crate::{Spec, Value, activation::Function, numeric::constant_like};
 
 /// What a masked logit becomes.

@@ -22,10 +22,15 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ("sparse", Setting::Only("false")),
         ("ragged", Setting::Only("false")),
     ]),
-    operation("StopGradient", &["variable"], |node| Ok(vec![node.spec("variable")?]), |node| {
-        let value = node.value("variable")?;
-        Ok(vec![value.with_tensor(value.tensor.detach())])
-    }),
+    operation(
+        "StopGradient",
+        &["variable"],
+        |node| Ok(vec![node.spec("variable")?]),
+        |node| {
+            let value = node.value("variable")?;
+            Ok(vec![value.with_tensor(value.tensor.detach())])
+        },
+    ),
     operation("Slice", &["inputs", "start_indices"], planned_slice, slice).with(&[("shape", Setting::Sizes)]),
     operation("SliceUpdate", &["inputs", "start_indices", "updates"], planned_inputs, slice_update),
     operation("Scatter", &["indices", "values"], planned_scatter, scatter).with(&[("shape", Setting::Sizes)]),
@@ -114,7 +119,8 @@ pub(super) fn saturated(value: &Value, dtype: Dtype) -> Result<Value> {
         (Some(_), to) => {
             // Up to its bound, an int128 has every whole number that a float32 has.
             let (least, most) = to.unwrap_or((-(largest(dtype) as i128), largest(dtype) as i128));
-            let integers = Integers::of(value)?.map(|number| Ok(i64::try_from(i128::from(number).clamp(least, most))?))?;
+            let integers =
+                Integers::of(value)?.map(|number| Ok(i64::try_from(i128::from(number).clamp(least, most))?))?;
             integers.value(dtype, value.tensor.device())
         }
     }
@@ -150,7 +156,9 @@ fn planned_slice(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Proble
         let wrong = || invalid(format!("a slice of {size} from {start:?} of an axis of {own:?}"));
         let known = start.map(usize::try_from).transpose().map_err(|_| wrong())?;
         axes.push(match (usize::try_from(*size), own, known) {
-            (Ok(size), Some(own), Some(start)) if start.checked_add(size).is_none_or(|end| end > *own) => return Err(wrong()),
+            (Ok(size), Some(own), Some(start)) if start.checked_add(size).is_none_or(|end| end > *own) => {
+                return Err(wrong());
+            }
             (Ok(size), _, _) => Some(size),
             (Err(_), _, _) if *size != -1 => return Err(wrong()),
             (Err(_), Some(own), Some(start)) => Some(own.checked_sub(start).ok_or_else(wrong)?),
@@ -195,7 +203,10 @@ fn planned_inputs(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Probl
         return Err(invalid(format!("updates of {} to an input of {}", updates.dtype(), inputs.dtype)));
     }
     if !matches!(node.settings.text("reduction"), "" | "add" | "max" | "min" | "mul") {
-        return Err(invalid(format!("reduction: expected add, max, min or mul, found {}", node.settings.text("reduction"))));
+        return Err(invalid(format!(
+            "reduction: expected add, max, min or mul, found {}",
+            node.settings.text("reduction")
+        )));
     }
     Ok(vec![inputs])
 }
@@ -219,7 +230,8 @@ fn slice_update(node: &Node<'_, Value>) -> Result<Vec<Value>> {
         let start = start_within(starts.get(axis).copied(), own, size)?;
         let before = around.narrow(axis, 0, start)?;
         let after = around.narrow(axis, start + size, own - start - size)?;
-        let parts: Vec<Tensor> = [before, written, after].into_iter().filter(|part| part.dims().get(axis) != Some(&0)).collect();
+        let parts: Vec<Tensor> =
+            [before, written, after].into_iter().filter(|part| part.dims().get(axis) != Some(&0)).collect();
         written = match parts.is_empty() {
             true => around,
             false => Tensor::cat(&parts.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?, axis)?,
@@ -234,7 +246,8 @@ fn start_within(start: Option<i64>, own: usize, size: usize) -> Result<usize> {
 }
 
 fn planned_scatter(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
-    let sizes = sizes(node)?.iter().map(|size| usize::try_from(*size).map(Some)).collect::<std::result::Result<Vec<_>, _>>();
+    let sizes =
+        sizes(node)?.iter().map(|size| usize::try_from(*size).map(Some)).collect::<std::result::Result<Vec<_>, _>>();
     one(Shape(sizes.map_err(|_| invalid("shape: expected sizes of at least 0"))?), node.operand("values")?.dtype())
 }
 
@@ -348,7 +361,9 @@ fn planned_unstack(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Prob
     let own = axes.remove(axis);
     let count = match (count, own) {
         (Some(count), Some(own)) if count != own => return Err(invalid(format!("num: expected {own}, found {count}"))),
-        (count, own) => count.or(own).ok_or_else(|| invalid("num is missing, and the size of the axis is not known"))?,
+        (count, own) => {
+            count.or(own).ok_or_else(|| invalid("num is missing, and the size of the axis is not known"))?
+        }
     };
     if count > 1 << 16 {
         return Err(invalid(format!("{count} outputs")));
@@ -374,7 +389,9 @@ fn groups(text: &str) -> std::result::Result<Groups, String> {
     let mut rest = text.trim();
     while !rest.is_empty() {
         let (group, after) = match rest.strip_prefix('(') {
-            Some(inner) => inner.split_once(')').ok_or_else(|| format!("pattern: a group that does not end in {text}"))?,
+            Some(inner) => {
+                inner.split_once(')').ok_or_else(|| format!("pattern: a group that does not end in {text}"))?
+            }
             None => {
                 let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
                 rest.split_at(end)

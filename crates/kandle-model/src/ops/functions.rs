@@ -10,12 +10,11 @@ use kandle_format::{Dtype, ErrorKind, Problem};
 use super::{
     Integers, Kind, Node, Operation, Setting, convert,
     elementwise::{X, plain, same},
-    floats, host, invalid, normalization::extreme, one, operation, result_type, rounded, shapes,
+    floats, host, invalid,
+    normalization::extreme,
+    one, operation, result_type, rounded, shapes,
 };
-use crate::{
-    Shape, Spec, Value,
-    numeric::{constant_like, wide},
-};
+use crate::{Shape, Spec, Value, numeric::wide};
 
 const SEGMENTS: &[(&str, Setting)] = &[("num_segments", Setting::Integers), ("sorted", Setting::Flag(false))];
 const DATA_IDS: &[&str] = &["data", "segment_ids"];
@@ -368,7 +367,9 @@ fn planned_distances(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Pr
     let (x, y) = (node.spec("x")?, node.spec("y")?);
     match (x.shape.0.as_slice(), y.shape.0.as_slice()) {
         ([outer_x @ .., rows, features], [outer_y @ .., columns, others])
-            if x.dtype == y.dtype && x.dtype.is_float() && (features == others || features.is_none() || others.is_none()) =>
+            if x.dtype == y.dtype
+                && x.dtype.is_float()
+                && (features == others || features.is_none() || others.is_none()) =>
         {
             let Shape(outer) = shapes::broadcast(&Shape(outer_x.to_vec()), &Shape(outer_y.to_vec()))?;
             let dtype = result_type(&[x.dtype.into(), y.dtype.into(), Kind::Float]);
@@ -391,7 +392,9 @@ fn planned_sequences(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Pr
     let xs = node.spec("x")?;
     let length = count_of(node, "sequence_length").map_err(invalid)?;
     let stride = count_of(node, "sequence_stride").map_err(invalid)?;
-    let Some((last, outer)) = xs.shape.0.split_last() else { return Err(invalid("expected an input of rank 1 or more")) };
+    let Some((last, outer)) = xs.shape.0.split_last() else {
+        return Err(invalid("expected an input of rank 1 or more"));
+    };
     if stride == 0 || length == 0 {
         return Err(invalid("sequence_length and sequence_stride: expected at least 1"));
     }

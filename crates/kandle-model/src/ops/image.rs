@@ -28,10 +28,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     operation("HSVToRGB", IMAGES, planned_colours, |node| colours(node, to_rgb)).with(FORMAT),
     operation("Resize", IMAGES, planned_resize, resize).with(&[
         ("size", Setting::Integers),
-        (
-            "interpolation",
-            Setting::Choice(&["bilinear", "nearest", "bicubic", "lanczos3", "lanczos5", "area"]),
-        ),
+        ("interpolation", Setting::Choice(&["bilinear", "nearest", "bicubic", "lanczos3", "lanczos5", "area"])),
         ("antialias", Setting::Flag(false)),
         ("crop_to_aspect_ratio", Setting::Flag(false)),
         ("pad_to_aspect_ratio", Setting::Flag(false)),

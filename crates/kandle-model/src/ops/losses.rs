@@ -3,7 +3,10 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem};
 
-use super::{Integers, Known, Node, Operation, Setting, activations::along, convert, floats, invalid, one, operation, rounded, shapes};
+use super::{
+    Integers, Known, Node, Operation, Setting, activations::along, convert, floats, invalid, one, operation, rounded,
+    shapes,
+};
 use crate::{
     Shape, Spec, Value,
     activation::{Function, clip, relu},
@@ -63,7 +66,8 @@ fn planned_one_hot(node: &Node<'_, Spec>, name: &str) -> std::result::Result<Vec
 fn one_hot(node: &Node<'_, Value>, name: &str) -> Result<Value> {
     let numbers = convert(&node.value(name)?, Dtype::Int64)?.tensor;
     let (count, rank) = (classes(node), numbers.rank());
-    let (count, axis) = (count.map_err(candle_core::Error::msg)?, class_axis(node, rank).map_err(candle_core::Error::msg)?);
+    let (count, axis) =
+        (count.map_err(candle_core::Error::msg)?, class_axis(node, rank).map_err(candle_core::Error::msg)?);
     let mut dims = vec![1; rank + 1];
     if let Some(size) = dims.get_mut(axis) {
         *size = count;
@@ -104,7 +108,10 @@ fn planned_pair(node: &Node<'_, Spec>) -> std::result::Result<(Spec, Spec), Prob
         return Err(invalid(format!("target of shape {} and output of shape {} differ", target.shape, output.shape)));
     }
     if target.dtype != output.dtype || !output.dtype.is_float() {
-        let what = format!("target of {} and output of {} are not supported (only floats of one dtype)", target.dtype, output.dtype);
+        let what = format!(
+            "target of {} and output of {} are not supported (only floats of one dtype)",
+            target.dtype, output.dtype
+        );
         return Err(Problem::new(ErrorKind::Unsupported, "", what));
     }
     Ok((target, output))
@@ -135,7 +142,8 @@ fn pair(node: &Node<'_, Value>) -> Result<(Tensor, Tensor, bool, Dtype)> {
 
 /// Probabilities held between ε and 1 − ε, as the dtype has those.
 fn probabilities(xs: &Tensor, dtype: Dtype) -> Result<Tensor> {
-    let bound = |number: f64| Tensor::new(number, xs.device())?.to_dtype(storage(dtype)?)?.to_dtype(DType::F64)?.to_scalar();
+    let bound =
+        |number: f64| Tensor::new(number, xs.device())?.to_dtype(storage(dtype)?)?.to_dtype(DType::F64)?.to_scalar();
     clip(xs, bound(EPSILON)?, bound(1.0 - EPSILON)?)
 }
 

@@ -4,9 +4,11 @@ use candle_core::{DType, Result, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem, json::Value as Json};
 
 use super::{
-    Kind, Known, Node, Operation, Setting, convert,
+    Node, Operation, Setting, convert,
     elementwise::{X, floating, or_number, stretched},
-    floats, invalid, losses::EPSILON, one, operation, result_type, rounded, shapes, singular,
+    floats, invalid,
+    losses::EPSILON,
+    one, operation, result_type, rounded, shapes, singular,
 };
 use crate::{
     Shape, Spec, Value,
@@ -73,7 +75,8 @@ fn without(xs: Tensor, axes: &[usize], keepdims: bool) -> Result<Tensor> {
     if keepdims {
         return Ok(xs);
     }
-    let kept: Vec<usize> = xs.dims().iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, size)| *size).collect();
+    let kept: Vec<usize> =
+        xs.dims().iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, size)| *size).collect();
     xs.reshape(kept)
 }
 
@@ -147,7 +150,9 @@ fn batch(node: &Node<'_, Value>) -> Result<Vec<Value>> {
         let Some(operand) = node.optional(name)? else { return Ok(None) };
         floats(&operand.cast(value.dtype, xs.device())?, value.dtype)?.reshape(dims.as_slice()).map(Some)
     };
-    let (Some(mean), Some(variance)) = (vector("mean")?, vector("variance")?) else { bail!("mean or variance is missing") };
+    let (Some(mean), Some(variance)) = (vector("mean")?, vector("variance")?) else {
+        bail!("mean or variance is missing")
+    };
     let mut factor = rsqrt(&(variance + node.settings.number("epsilon").unwrap_or(1e-3))?)?;
     if let Some(scale) = vector("scale")? {
         factor = (factor * scale)?;
@@ -190,7 +195,8 @@ fn normalized(node: &Node<'_, Value>) -> Result<(Tensor, Vec<usize>, Dtype, Dtyp
 /// Keras: `rms_scaling` divides by the deviation from the mean, but does not take the mean away, and adds no beta.
 fn layer(node: &Node<'_, Value>) -> Result<Vec<Value>> {
     let (xs, axes, compute, dtype) = normalized(node)?;
-    let dims: Vec<usize> = xs.dims().iter().enumerate().map(|(axis, size)| if axes.contains(&axis) { *size } else { 1 }).collect();
+    let dims: Vec<usize> =
+        xs.dims().iter().enumerate().map(|(axis, size)| if axes.contains(&axis) { *size } else { 1 }).collect();
     let last = axes == [xs.rank().saturating_sub(1)];
     let vector = |name: &str| -> Result<Option<Tensor>> {
         let Some(operand) = node.optional(name)? else { return Ok(None) };
@@ -287,7 +293,9 @@ fn order(value: Option<&Json>, axes: usize) -> std::result::Result<Order, String
         _ => return Err(unknown(value)),
     };
     match order {
-        Order::Power(power) if axes == 2 && !(power.abs() == 1.0 || power.abs() == 2.0 || power.is_infinite()) => Err(unknown(value)),
+        Order::Power(power) if axes == 2 && !(power.abs() == 1.0 || power.abs() == 2.0 || power.is_infinite()) => {
+            Err(unknown(value))
+        }
         order => Ok(order),
     }
 }
@@ -348,7 +356,8 @@ fn norm_of(xs: &Tensor, axes: &[usize], order: Order) -> Result<Tensor> {
                 Order::Power(power) => extreme(&values, &last, power > 0.0)?,
                 _ => sum(&values, &last)?,
             };
-            let dims: Vec<usize> = xs.dims().iter().enumerate().map(|(axis, size)| if axes.contains(&axis) { 1 } else { *size }).collect();
+            let dims: Vec<usize> =
+                xs.dims().iter().enumerate().map(|(axis, size)| if axes.contains(&axis) { 1 } else { *size }).collect();
             found.reshape(dims)
         }
         _ => bail!("a norm over {} axes", axes.len()),

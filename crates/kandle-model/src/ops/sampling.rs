@@ -6,7 +6,9 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use kandle_format::{ErrorKind, Problem};
 
 use super::{
-    Node, Operation, Setting, floats, image::{batched, channels_first, unbatched}, invalid, one, operation, rounded,
+    Node, Operation, Setting, floats,
+    image::{batched, channels_first, unbatched},
+    invalid, one, operation, rounded,
 };
 use crate::{Shape, Spec, Value, numeric::constant_like};
 
@@ -149,11 +151,16 @@ fn affine(node: &Node<'_, Value>) -> Result<Vec<Value>> {
 
 fn planned_coordinates(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
     let (inputs, coordinates) = (node.spec("inputs")?, node.spec("coordinates")?);
-    let Some((first, rest)) = coordinates.shape.0.split_first() else { return Err(invalid("coordinates without axes")) };
+    let Some((first, rest)) = coordinates.shape.0.split_first() else {
+        return Err(invalid("coordinates without axes"));
+    };
     if *first != Some(inputs.shape.rank()) || rest.is_empty() {
         return Err(invalid(format!("coordinates of shape {} into {}", coordinates.shape, inputs.shape)));
     }
-    if !inputs.dtype.is_float() || !coordinates.dtype.is_float() || !matches!(node.settings.integer("order"), Some(0 | 1)) {
+    if !inputs.dtype.is_float()
+        || !coordinates.dtype.is_float()
+        || !matches!(node.settings.integer("order"), Some(0 | 1))
+    {
         let what = "coordinates are supported for floats into floats, of order 0 and 1";
         return Err(Problem::new(ErrorKind::Unsupported, "", what));
     }
@@ -209,7 +216,10 @@ fn map_coordinates(node: &Node<'_, Value>) -> Result<Vec<Value>> {
         let upper = lower.iter().map(|number| number + 1).collect();
         axes.push(vec![(lower, Some(lower_weight)), (upper, Some(upper_weight))]);
     }
-    let fill = constant_like(&Tensor::zeros(count, xs.dtype(), xs.device())?, node.settings.number("fill_value").unwrap_or(0.0))?;
+    let fill = constant_like(
+        &Tensor::zeros(count, xs.dtype(), xs.device())?,
+        node.settings.number("fill_value").unwrap_or(0.0),
+    )?;
     let mut sum: Option<Tensor> = None;
     let corners: usize = axes.iter().map(Vec::len).product();
     for corner in 0..corners {

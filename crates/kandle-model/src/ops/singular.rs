@@ -75,7 +75,8 @@ pub(super) fn values(xs: &Tensor, rows: usize, columns: usize) -> Result<Tensor>
     let outer: Vec<usize> = others.iter().map(|axis| xs.dim(*axis)).collect::<Result<_>>()?;
     let (height, width) = (xs.dim(rows)?, xs.dim(columns)?);
     // The shorter side is turned.
-    let matrices = if width > height { matrices.transpose(xs.rank() - 2, xs.rank() - 1)?.contiguous()? } else { matrices };
+    let matrices =
+        if width > height { matrices.transpose(xs.rank() - 2, xs.rank() - 1)?.contiguous()? } else { matrices };
     let (height, width) = (height.max(width), height.min(width));
     let count: usize = outer.iter().product();
     let flat = matrices.reshape((count, height, width))?;

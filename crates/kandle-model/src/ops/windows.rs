@@ -77,7 +77,12 @@ fn padding<T>(node: &Node<'_, T>) -> Padding {
 }
 
 /// The setting `key` for each of `rank` axes: a single number counts for all; `default` where it is not given.
-fn for_axes<T>(node: &Node<'_, T>, key: &str, rank: usize, default: Option<usize>) -> std::result::Result<Vec<usize>, String> {
+fn for_axes<T>(
+    node: &Node<'_, T>,
+    key: &str,
+    rank: usize,
+    default: Option<usize>,
+) -> std::result::Result<Vec<usize>, String> {
     let Some(numbers) = node.settings.integers(key) else {
         return default.map(|size| vec![size; rank]).ok_or_else(|| format!("{key} is missing"));
     };
@@ -223,7 +228,8 @@ fn kernel_axes(
 
 /// Floats of one dtype: a convolution mixes none.
 fn same_floats(node: &Node<'_, Spec>, names: &[&str]) -> std::result::Result<(), Problem> {
-    let dtypes = names.iter().map(|name| Ok(node.spec(name)?.dtype)).collect::<std::result::Result<Vec<_>, Problem>>()?;
+    let dtypes =
+        names.iter().map(|name| Ok(node.spec(name)?.dtype)).collect::<std::result::Result<Vec<_>, Problem>>()?;
     match dtypes.as_slice() {
         [first, others @ ..] if first.is_float() && others.iter().all(|other| other == first) => Ok(()),
         _ => {
@@ -234,7 +240,11 @@ fn same_floats(node: &Node<'_, Spec>, names: &[&str]) -> std::result::Result<(),
     }
 }
 
-fn planned_convolution(node: &Node<'_, Spec>, kernel: &str, filters: Filters) -> std::result::Result<Vec<Spec>, Problem> {
+fn planned_convolution(
+    node: &Node<'_, Spec>,
+    kernel: &str,
+    filters: Filters,
+) -> std::result::Result<Vec<Spec>, Problem> {
     let (inputs, first) = (node.spec("inputs")?, channels_first(node));
     same_floats(node, &["inputs", kernel])?;
     let (batch, spatial, channels) = image(&inputs.shape, first)?;
@@ -341,7 +351,8 @@ fn convolve_transposed(node: &Node<'_, Value>) -> Result<Vec<Value>> {
 
 fn block_size<T>(node: &Node<'_, T>) -> std::result::Result<usize, String> {
     let size = node.settings.integer("block_size").and_then(|size| usize::try_from(size).ok());
-    size.filter(|size| (2..1 << 16).contains(size)).ok_or_else(|| "block_size: expected a whole number of at least 2".to_owned())
+    size.filter(|size| (2..1 << 16).contains(size))
+        .ok_or_else(|| "block_size: expected a whole number of at least 2".to_owned())
 }
 
 fn planned_blocks(node: &Node<'_, Spec>, to_space: bool) -> std::result::Result<Vec<Spec>, Problem> {
