@@ -63,7 +63,7 @@ impl Arguments {
         positional: Vec<Argument>,
         named: BTreeMap<String, Argument>,
     ) -> Result<Self, String> {
-        let mut bound = BTreeMap::new();
+        let (mut bound, mut others) = (BTreeMap::new(), BTreeMap::new());
         // The one parameter `*xs` takes them all.
         if let ([all], true) = (parameters, named.is_empty())
             && all.starts_with('*')
@@ -85,12 +85,19 @@ impl Arguments {
                     }
                 }
                 None if name == "training" => {}
+                // The last parameter `**xs` takes what no other is called.
+                None if parameters.last().is_some_and(|last| last.starts_with("**")) => {
+                    others.insert(name, argument);
+                }
                 // Keras: a layer without a mask parameter never gets one; a recorded null means the same.
                 None if argument == Argument::Constant(Json::Null) => {}
                 None => {
                     return Err(format!("called with {}, which is not supported", kandle_format::shown(&name)));
                 }
             }
+        }
+        if let Some(last) = parameters.last().filter(|last| last.starts_with("**")) {
+            bound.insert(last, Argument::Mapping(others));
         }
         Ok(Self { parameters, named: bound })
     }
@@ -102,6 +109,12 @@ impl Arguments {
             count => Argument::List((0..count).map(Argument::Tensor).collect()),
         };
         Self { parameters, named: parameters.first().map(|name| (*name, first)).into_iter().collect() }
+    }
+
+    /// The same call with `argument` for `name`.
+    pub(crate) fn with(mut self, name: &'static str, argument: Argument) -> Self {
+        self.named.insert(name, argument);
+        self
     }
 
     /// The argument for the parameter `name`, unless it is null or not given.

@@ -482,8 +482,45 @@ impl<'a> Builder<'a> {
         self.step(self.definitions.len() - 1, arguments, &slots)
     }
 
+    /// The call of an operation with what it reads beside its arguments: the logits behind the probabilities that are
+    /// given for [`KerasLayer::looks_behind`].
+    ///
+    /// Keras: a softmax or sigmoid leaves a note on its result of what went into it, and a crossentropy reads that.
+    fn with_logits(&self, number: usize, arguments: Arguments, slots: &[usize]) -> Result<(Arguments, Vec<usize>)> {
+        let definition = self.definitions.get(number);
+        let name = definition.and_then(|definition| definition.layer.looks_behind());
+        let slot = match name.and_then(|name| arguments.get(name)) {
+            Some(Argument::Tensor(tensor)) => slots.get(*tensor).copied(),
+            _ => None,
+        };
+        let Some(step) = slot.and_then(|slot| self.plan.steps.iter().rfind(|step| step.outputs.contains(&slot))) else {
+            return Ok((arguments, slots.to_vec()));
+        };
+        let from = self.definitions.get(step.layer);
+        let class = from.map_or("", |from| from.class.as_str());
+        match from.is_some_and(|from| from.layer.is_operation()) {
+            true if matches!(class, "Softmax" | "Sigmoid") => match step.inputs.first() {
+                Some(logits) => {
+                    let arguments = arguments.with("logits", Argument::Tensor(slots.len()));
+                    Ok((arguments, slots.iter().copied().chain([*logits]).collect()))
+                }
+                None => Ok((arguments, slots.to_vec())),
+            },
+            false if class != "InputLayer" => {
+                let what = format!(
+                    "a crossentropy of the probabilities of a layer ({}) is not supported: Keras may compute it from the layer's logits",
+                    shown(class)
+                );
+                Err(Error::new(ErrorKind::Unsupported, definition.map(Definition::at).unwrap_or_default(), what))
+            }
+            _ => Ok((arguments, slots.to_vec())),
+        }
+    }
+
     /// Adds a call of a layer.
     fn step(&mut self, number: usize, arguments: Arguments, slots: &[usize]) -> Result<Vec<usize>> {
+        let (arguments, slots) = self.with_logits(number, arguments, slots)?;
+        let slots = slots.as_slice();
         let inputs: Vec<Spec> = slots.iter().filter_map(|slot| self.plan.slots.get(*slot).cloned()).collect();
         let Some(definition) = self.definitions.get_mut(number) else {
             return Err(Error::new(ErrorKind::Invalid, "", "a layer that does not exist"));

@@ -176,6 +176,11 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// The parameter of probabilities that Keras computes from their logits, where a softmax or sigmoid made them.
+    fn looks_behind(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether the layer knows what to do with a quantized dtype policy.
     fn quantizes(&self) -> bool {
         false

@@ -5,18 +5,18 @@
 //! Source: keras/src/ops/core.py, keras/src/ops/einops.py, keras/src/backend/tensorflow/core.py.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use kandle_format::{Dtype, Problem};
+use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::{
     Integers, Known, Node, Operand, Operation, Setting, convert, elementwise::X, floats, invalid, one, operation,
     rounded, shapes,
 };
-use crate::{Shape, Spec, Value, activation::clip, numeric::storage};
+use crate::{Argument, Shape, Spec, Value, activation::clip, numeric::storage};
 
 /// The operations of this file.
 pub(super) static OPERATIONS: &[Operation] = &[
     operation("Cast", X, planned_cast, cast).with(&[("dtype", Setting::Dtype)]),
-    operation("SaturateCast", X, planned_cast, saturate).with(&[("dtype", Setting::Dtype)]),
+    operation("SaturateCast", X, planned_saturate, saturate).with(&[("dtype", Setting::Dtype)]),
     operation("ConvertToTensor", X, planned_cast, cast).with(&[
         ("dtype", Setting::Dtype),
         ("sparse", Setting::Only("false")),
@@ -38,11 +38,22 @@ pub(super) static OPERATIONS: &[Operation] = &[
         .with(&[("reduction", Setting::Text)]),
     operation("Unstack", X, planned_unstack, unstack)
         .with(&[("num", Setting::Integers), ("axis", Setting::Integer(0))]),
+    operation("Rearrange", &["tensor", "pattern", "**axes_lengths"], planned_rearranged, rearrange),
 ];
 
 fn planned_cast(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
     let xs = node.spec("x")?;
     one(xs.shape, node.settings.dtype("dtype").unwrap_or(xs.dtype))
+}
+
+/// Keras: the bounds of a float dtype overflow as int64, and everything becomes the smallest int64.
+fn planned_saturate(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+    let (from, to) = (node.spec("x")?.dtype, node.settings.dtype("dtype"));
+    if matches!(from, Dtype::Int64 | Dtype::Uint64) && to.is_some_and(|to| to.is_float() && to != Dtype::Float16) {
+        let what = format!("a saturating cast from {from} to floats is not supported");
+        return Err(Problem::new(ErrorKind::Unsupported, "", what));
+    }
+    planned_cast(node)
 }
 
 fn cast(node: &Node<'_, Value>) -> Result<Vec<Value>> {
@@ -76,22 +87,12 @@ fn largest(dtype: Dtype) -> f64 {
     }
 }
 
-/// The number of float dtype `dtype` that is nearest to `bound`, toward 0 where it would be beyond it.
+/// `bound` as numbers of the float dtype have it.
+///
+/// Keras: int32's largest number is 2³¹ in float32, which no int32 is: what is held there has no cast, an error here.
 fn within(bound: i128, dtype: Dtype) -> Result<f64> {
-    let near = bound as f64;
-    let near = near.clamp(-largest(dtype), largest(dtype));
-    let found = Tensor::new(near, &Device::Cpu)?.to_dtype(storage(dtype)?)?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    if (found as i128).abs() <= bound.abs() {
-        return Ok(found);
-    }
-    // One step toward 0: the spacing of the dtype's numbers just below a power of two.
-    let digits = match dtype {
-        Dtype::Float16 => 11,
-        Dtype::Bfloat16 => 8,
-        Dtype::Float64 => 53,
-        _ => 24,
-    };
-    Ok(found * (1.0 - 2.0_f64.powi(-digits)))
+    let near = (bound as f64).clamp(-largest(dtype), largest(dtype));
+    Tensor::new(near, &Device::Cpu)?.to_dtype(storage(dtype)?)?.to_dtype(DType::F64)?.to_scalar::<f64>()
 }
 
 /// A cast that holds what the dtype has no room for at its bounds.
@@ -378,4 +379,100 @@ fn unstack(node: &Node<'_, Value>) -> Result<Vec<Value>> {
         bail!("num: expected {own}, found {}", count.unwrap_or_default());
     }
     (0..own).map(|at| Ok(value.with_tensor(value.tensor.narrow(axis, at, 1)?.squeeze(axis)?.contiguous()?))).collect()
+}
+
+/// A pattern of einops: names of axes, in groups.
+type Groups = Vec<Vec<String>>;
+
+fn groups(text: &str) -> std::result::Result<Groups, String> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (group, after) = match rest.strip_prefix('(') {
+            Some(inner) => {
+                inner.split_once(')').ok_or_else(|| format!("pattern: a group that does not end in {text}"))?
+            }
+            None => {
+                let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+                rest.split_at(end)
+            }
+        };
+        let names: Vec<String> = group.split_whitespace().map(str::to_owned).collect();
+        if names.is_empty() || names.iter().any(|name| !name.chars().all(|c| c.is_alphanumeric() || c == '_')) {
+            return Err(format!("pattern: {text} is not understood"));
+        }
+        found.push(names);
+        rest = after.trim_start();
+    }
+    Ok(found)
+}
+
+/// What a pattern does to a shape: the sizes of all axes apart, their order, and the sizes of what comes out.
+struct Rearrangement {
+    apart: Vec<usize>,
+    order: Vec<usize>,
+    output: Vec<usize>,
+}
+
+fn rearrangement<T: Known>(node: &Node<'_, T>, dims: &[Option<usize>]) -> std::result::Result<Rearrangement, String> {
+    let pattern = node.constant("pattern").and_then(|pattern| pattern.as_str()).ok_or("pattern: expected a text")?;
+    let (from, to) = pattern.split_once("->").ok_or_else(|| format!("pattern: no -> in {pattern}"))?;
+    let (from, to) = (groups(from)?, groups(to)?);
+    if from.len() != dims.len() {
+        return Err(format!("pattern: {pattern} has {} axes, the input {}", from.len(), dims.len()));
+    }
+    let given = |name: &str| match node.given.argument("**axes_lengths") {
+        Some(Argument::Mapping(lengths)) => match lengths.get(name) {
+            Some(Argument::Constant(value)) => value.as_u64().and_then(|size| usize::try_from(size).ok()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let (mut names, mut apart) = (Vec::new(), Vec::new());
+    for (group, size) in from.iter().zip(dims) {
+        // Keras: an axis of unknown size cannot be planned.
+        let size = size.ok_or_else(|| format!("pattern: the size of {} is not known", group.join(" ")))?;
+        let lengths: Vec<Option<usize>> = match group.as_slice() {
+            [_] => vec![Some(size)],
+            names => names.iter().map(|name| given(name)).collect(),
+        };
+        let known = lengths.iter().flatten().try_fold(1_usize, |product, length| product.checked_mul(*length));
+        let open = lengths.iter().filter(|length| length.is_none()).count();
+        let rest = known.filter(|known| *known > 0 && size % known == 0 && open <= 1).map(|known| size / known);
+        let rest = rest.filter(|rest| open == 1 || *rest == 1);
+        let rest = rest.ok_or_else(|| format!("pattern: {} does not divide an axis of {size}", group.join(" ")))?;
+        names.extend(group.iter().cloned());
+        apart.extend(lengths.into_iter().map(|length| length.unwrap_or(rest)));
+    }
+    let place = |name: &String| {
+        names.iter().position(|own| own == name).ok_or_else(|| format!("pattern: {name} is not on the left"))
+    };
+    let order = to.iter().flatten().map(place).collect::<std::result::Result<Vec<_>, _>>()?;
+    if order.len() != apart.len() || (0..apart.len()).any(|axis| !order.contains(&axis)) {
+        return Err(format!("pattern: {pattern} does not name the same axes on both sides"));
+    }
+    let sized = |group: &Vec<String>| -> std::result::Result<usize, String> {
+        let mut product = 1_usize;
+        for name in group {
+            let size = apart.get(place(name)?).copied().unwrap_or(1);
+            product = product.checked_mul(size).ok_or("pattern: an axis that is too large")?;
+        }
+        Ok(product)
+    };
+    let output = to.iter().map(sized).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(Rearrangement { apart, order, output })
+}
+
+fn planned_rearranged(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+    let tensor = node.spec("tensor")?;
+    let plan = rearrangement(node, &tensor.shape.0).map_err(invalid)?;
+    one(Shape(plan.output.into_iter().map(Some).collect()), tensor.dtype)
+}
+
+fn rearrange(node: &Node<'_, Value>) -> Result<Vec<Value>> {
+    let value = node.value("tensor")?;
+    let dims: Vec<Option<usize>> = value.tensor.dims().iter().copied().map(Some).collect();
+    let plan = rearrangement(node, &dims).map_err(candle_core::Error::msg)?;
+    let moved = value.tensor.contiguous()?.reshape(plan.apart)?.permute(plan.order)?.contiguous()?;
+    Ok(vec![value.with_tensor(moved.reshape(plan.output)?)])
 }

@@ -122,13 +122,22 @@ fn planned_binary(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Probl
     one(output.shape, output.dtype)
 }
 
-/// The two operands as floats of one shape, and the dtype they came in.
-fn pair(node: &Node<'_, Value>) -> Result<(Tensor, Tensor, Dtype)> {
-    let (target, output) = (node.value("target")?, node.value("output")?);
+/// What the loss is of, and whether it is logits: those that are given as such, and those behind the probabilities of a
+/// softmax or sigmoid.
+fn output_of(node: &Node<'_, Value>) -> Result<(Value, bool)> {
+    match node.given.tensor("logits") {
+        Some(logits) => Ok((logits.clone(), true)),
+        None => Ok((node.value("output")?, node.settings.flag("from_logits"))),
+    }
+}
+
+/// The two operands as floats of one shape, whether the second is logits, and the dtype they came in.
+fn pair(node: &Node<'_, Value>) -> Result<(Tensor, Tensor, bool, Dtype)> {
+    let (target, (output, logits)) = (node.value("target")?, output_of(node)?);
     if target.tensor.dims() != output.tensor.dims() {
         bail!("target of shape {:?} and output of shape {:?} differ", target.tensor.dims(), output.tensor.dims());
     }
-    Ok((floats(&target, output.dtype)?, floats(&output, output.dtype)?, output.dtype))
+    Ok((floats(&target, output.dtype)?, floats(&output, output.dtype)?, logits, output.dtype))
 }
 
 /// Probabilities held between ε and 1 − ε, as the dtype has those.
@@ -140,8 +149,8 @@ fn probabilities(xs: &Tensor, dtype: Dtype) -> Result<Tensor> {
 
 /// `−t · log p − (1 − t) · log(1 − p)`; from logits x, `max(x, 0) − x · t + log(1 + e^−|x|)`.
 fn binary(node: &Node<'_, Value>) -> Result<Vec<Value>> {
-    let (target, output, dtype) = pair(node)?;
-    let losses = if node.settings.flag("from_logits") {
+    let (target, output, logits, dtype) = pair(node)?;
+    let losses = if logits {
         let curved = wide(&output, |xs| Function::Softplus.apply(&xs.abs()?.neg()?))?;
         ((relu(&output)? - (&output * &target)?)? + curved)?
     } else {
@@ -164,10 +173,10 @@ fn planned_categorical(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, 
 
 /// `−Σ t · log p` along `axis`, of probabilities that are made to sum to 1, or of the softmax of logits.
 fn categorical(node: &Node<'_, Value>) -> Result<Vec<Value>> {
-    let (target, output, dtype) = pair(node)?;
+    let (target, output, logits, dtype) = pair(node)?;
     let axis = node.settings.integer("axis").unwrap_or(-1);
     let over = shapes::axis(axis, output.rank()).map_err(candle_core::Error::msg)?;
-    let logs = if node.settings.flag("from_logits") {
+    let logs = if logits {
         along(&output, Some(axis), |xs| Function::LogSoftmax.apply(xs))?
     } else {
         let sums = wide(&output, |xs| xs.sum_keepdim(over))?;
@@ -199,10 +208,10 @@ fn planned_sparse(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Probl
 
 /// `log Σ eˣ − x[t]` along the last axis, of logits x or the logarithms of probabilities.
 fn sparse(node: &Node<'_, Value>) -> Result<Vec<Value>> {
-    let (target, output) = (node.value("target")?, node.value("output")?);
+    let (target, (output, logits)) = (node.value("target")?, output_of(node)?);
     let dtype = output.dtype;
     let xs = floats(&output, dtype)?;
-    let logits = match node.settings.flag("from_logits") {
+    let logits = match logits {
         true => xs,
         false => wide(&probabilities(&xs, dtype)?, Tensor::log)?,
     };

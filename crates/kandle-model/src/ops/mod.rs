@@ -14,6 +14,7 @@ mod curves;
 mod elementwise;
 mod functions;
 mod host;
+mod image;
 mod integers;
 mod joining;
 mod losses;
@@ -27,6 +28,7 @@ mod products;
 mod promotion;
 mod reduction;
 mod rounding;
+mod sampling;
 mod settings;
 mod shapes;
 mod singular;
@@ -60,6 +62,8 @@ pub(crate) static OPERATIONS: &[&[Operation]] = &[
     attention::OPERATIONS,
     functions::OPERATIONS,
     core::OPERATIONS,
+    image::OPERATIONS,
+    sampling::OPERATIONS,
 ];
 
 /// Something that Keras itself would not accept.

@@ -320,8 +320,19 @@ fn norm(node: &Node<'_, Value>) -> Result<Vec<Value>> {
     let xs = floats(&value, dtype)?;
     let axes = ordered(node, xs.rank()).map_err(candle_core::Error::msg)?;
     let order = order(node.settings.any("ord"), axes.len()).map_err(candle_core::Error::msg)?;
-    let found = norm_of(&xs, &axes, order)?;
-    Ok(vec![rounded(&without(found, &axes, node.settings.flag("keepdims"))?, dtype)?])
+    let (found, keepdims) = (norm_of(&xs, &axes, order)?, node.settings.flag("keepdims"));
+    let singular = matches!(order, Order::Nuclear) || matches!(order, Order::Power(power) if power.abs() == 2.0);
+    if !(keepdims && singular && axes.len() == 2) {
+        return Ok(vec![rounded(&without(found, &axes, keepdims)?, dtype)?]);
+    }
+    // Keras: the axes are put back one after the other as they were named, which is not always where they were.
+    let mut found = without(found, &axes, false)?;
+    let all = [0, 1];
+    for axis in node.settings.integers("axis").unwrap_or(&all) {
+        let place = shapes::axis(*axis, found.rank() + 1).map_err(candle_core::Error::msg)?;
+        found = found.unsqueeze(place)?;
+    }
+    Ok(vec![rounded(&found, dtype)?])
 }
 
 /// The norm over `axes`, which stay as axes of 1.

@@ -78,6 +78,11 @@ impl KerasLayer for Op {
     fn is_operation(&self) -> bool {
         true
     }
+
+    fn looks_behind(&self) -> Option<&'static str> {
+        let crossentropy = self.operation.class.ends_with("Crossentropy");
+        (crossentropy && !self.settings.flag("from_logits")).then_some("output")
+    }
 }
 
 /// A few numbers in a file may ask for much memory: an output of more elements than this is refused.
