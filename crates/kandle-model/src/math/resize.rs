@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::window::select;
+use super::window::{pad, select};
 
 /// How a pixel between others is found. Keras 3 knows the first six; all are in `tf.image.resize`, which Keras 2 called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +216,9 @@ impl Kernel {
         let widening = if antialias { inverse.max(1.0) } else { 1.0 };
         let narrowing = 1.0 / widening;
         let reach = self.radius() * widening;
+        // TensorFlow gives every list the length of the longest possible one. The pixels beyond a list weigh nothing,
+        // which makes NaN of those that are not finite.
+        let longest = (2 * reach.ceil() as usize + 1).min(from);
         let taps = |index: usize| {
             let at = (index as f32 + 0.5) * inverse;
             if at > from as f32 {
@@ -223,7 +226,9 @@ impl Kernel {
             }
             let (start, end) = (bounded((at - reach - 0.5).ceil(), from), bounded((at + reach - 0.5).floor(), from));
             let weigh = |pixel: usize| (pixel, self.weight(((pixel as f32 + 0.5 - at) * narrowing).abs()));
-            normalized((start..=end).map(weigh).collect())
+            let mut taps = normalized((start..=end).map(weigh).collect());
+            taps.extend((end + 1..from.min(start + longest)).map(|pixel| (pixel, 0.0)));
+            taps
         };
         (0..to).map(taps).collect()
     }
@@ -243,16 +248,15 @@ fn normalized(mut taps: Vec<(usize, f32)>) -> Vec<(usize, f32)> {
 /// pixel over its whole row.
 fn weighted(xs: &Tensor, axis: usize, taps: &Taps) -> Result<Tensor> {
     let most = taps.iter().map(Vec::len).max().unwrap_or(0);
+    let size = xs.dim(axis)?;
+    let even = taps.iter().all(|taps| taps.len() == most);
+    // A shorter list sees a zero after the last pixel.
+    let xs = if even { xs.clone() } else { pad(xs, axis, 0, 1, 0.0)? };
     let mut sum: Option<Tensor> = None;
     for tap in 0..most {
-        // A shorter list sees its last pixel again, with no weight.
-        let tap = |taps: &Vec<(usize, f32)>| match (taps.get(tap), taps.last()) {
-            (Some(tap), _) => *tap,
-            (None, Some((pixel, _))) => (*pixel, 0.0),
-            (None, None) => (0, 0.0),
-        };
+        let tap = |taps: &Vec<(usize, f32)>| taps.get(tap).copied().unwrap_or((size, 0.0));
         let (pixels, weights): (Vec<usize>, Vec<f32>) = taps.iter().map(tap).unzip();
-        let part = select(xs, axis, &pixels)?.broadcast_mul(&along(xs, axis, weights)?)?;
+        let part = select(&xs, axis, &pixels)?.broadcast_mul(&along(&xs, axis, weights)?)?;
         sum = Some(match sum {
             None => part,
             Some(sum) => (sum + part)?,

@@ -51,17 +51,14 @@ fn pooled_spec<'a, const MAX: bool>(given: Given<'a, Spec>) -> Result<&'a Spec, 
     Ok(input)
 }
 
-/// The largest numbers of windows as a layer with `policy` has them. Keras: where a window holds nothing but NaN and −∞,
-/// that is the lowest finite number of the compute dtype.
+/// The largest numbers of windows as a layer with `policy` has them.
+///
+/// Keras: where a window holds nothing but NaN and −∞, that is the lowest finite number of the compute dtype. Only in
+/// bfloat16 it is −∞, to which the lowest float32 number is rounded.
 fn bounded(ys: &Tensor, policy: &Policy) -> candle_core::Result<Tensor> {
-    let lowest = match policy.compute {
-        Dtype::Float16 => half::f16::MIN.to_f64(),
-        Dtype::Bfloat16 => half::bf16::MIN.to_f64(),
-        _ => return Ok(ys.clone()),
-    };
-    if !ys.dtype().is_float() {
+    if policy.compute != Dtype::Float16 || !ys.dtype().is_float() {
         return Ok(ys.clone());
     }
-    let lowest = constant_like(ys, lowest)?;
+    let lowest = constant_like(ys, half::f16::MIN.into())?;
     ys.lt(&lowest)?.where_cond(&lowest, ys)
 }

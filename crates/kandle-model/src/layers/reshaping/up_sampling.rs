@@ -70,10 +70,6 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
             }
             return Ok(vec![input.with_tensor(xs)]);
         }
-        // TensorFlow leaves an image alone that has its size already.
-        if self.size.iter().all(|size| *size == 1) {
-            return Ok(vec![input.clone()]);
-        }
         let xs = to_channels_last(&input.tensor, self.channels_first)?;
         let (_, height, width, _) = xs.dims4()?;
         let [rows, columns] = self.size.as_slice() else { bail!("{:?} is no size of an image", self.size) };
