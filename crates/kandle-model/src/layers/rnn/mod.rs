@@ -68,3 +68,6 @@ fn recurrent_class(class: &str) -> Option<ReadRecurrent> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

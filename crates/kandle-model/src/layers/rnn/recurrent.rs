@@ -6,7 +6,8 @@
 //!
 //! At a masked step the states stay as they were. Keras: the output there is that of the step before, and 0 before the
 //! first step that counts, whatever the initial state is; with `zero_output_for_mask` it is 0 at every masked step. This is
-//! what TensorFlow does; JAX repeats the state instead.
+//! what TensorFlow does; JAX repeats the state instead. Keras: an unrolled loop that goes backwards sets the outputs to 0
+//! by the mask in its own order, not in that of the outputs, so others than the masked ones.
 //!
 //! A model is immutable here, so a layer with `stateful` runs as it does the first time after loading: from zero states.
 //!
@@ -33,14 +34,13 @@ pub(super) struct Recurrent {
     pub go_backwards: bool,
     pub stateful: bool,
     pub zero_output_for_mask: bool,
+    unroll: bool,
 }
 
 impl Recurrent {
     /// Reads the layer with a cell of the kind `C`.
     pub(super) fn read<C: Cell + 'static>(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        // Unrolled or not, the same sums.
-        fields.flag("unroll", false);
         fields.only("time_major", &false.into());
         Self {
             cell: Box::new(C::read(fields)),
@@ -49,13 +49,22 @@ impl Recurrent {
             go_backwards: fields.flag("go_backwards", false),
             stateful: fields.flag("stateful", false),
             zero_output_for_mask: fields.flag("zero_output_for_mask", false),
+            unroll: fields.flag("unroll", false),
         }
     }
 
     /// The stand-in for a layer that could not be read.
     pub(super) fn of(cell: Box<dyn Cell>) -> Self {
-        let (return_sequences, return_state, go_backwards) = (false, false, false);
-        Self { cell, return_sequences, return_state, go_backwards, stateful: false, zero_output_for_mask: false }
+        let (return_sequences, return_state, go_backwards, stateful) = (false, false, false, false);
+        Self {
+            cell,
+            return_sequences,
+            return_state,
+            go_backwards,
+            stateful,
+            zero_output_for_mask: false,
+            unroll: false,
+        }
     }
 
     /// The weights, as the layer around the cell has them.
@@ -109,10 +118,16 @@ impl Recurrent {
         let projected = projected.reshape(rows)?;
         let mut states = self.initial_states(sequences, initial, &projected)?;
         let mask = mask.map(|mask| by_step(mask, batch, time)).transpose()?;
+        if let Some(features) =
+            mask.as_ref().and_then(|mask| mask.dims().get(2)).filter(|size| self.unroll && **size > 1)
+        {
+            // Keras: TensorFlow repeats such a mask for each unit, which fits nothing.
+            bail!("a mask of {features} features does not fit an unrolled layer")
+        }
 
+        let order = |number: usize| if self.go_backwards { time - 1 - number } else { number };
         let mut outputs: Vec<Tensor> = Vec::new();
-        for number in 0..time {
-            let number = if self.go_backwards { time - 1 - number } else { number };
+        for number in (0..time).map(order) {
             let stepped = self.cell.step(&projected.get(number)?, &states, &weights)?;
             let mut output = weight(&stepped, self.cell.output_state())?.clone();
             match &mask {
@@ -120,7 +135,7 @@ impl Recurrent {
                 Some(mask) => {
                     let mask = mask.get(number)?;
                     let before = match outputs.last() {
-                        Some(before) if !self.zero_output_for_mask => before.clone(),
+                        Some(before) if self.unroll || !self.zero_output_for_mask => before.clone(),
                         _ => output.zeros_like()?,
                     };
                     output = kept(&mask, &output, &before)?;
@@ -132,6 +147,12 @@ impl Recurrent {
                 outputs.clear();
             }
             outputs.push(output);
+        }
+        if let Some(mask) = mask.filter(|_| self.unroll && self.zero_output_for_mask) {
+            let first = if self.return_sequences { 0 } else { order(time - 1) };
+            for (number, output) in outputs.iter_mut().enumerate() {
+                *output = kept(&mask.get(first + number)?, output, &output.zeros_like()?)?;
+            }
         }
         let output = if self.return_sequences { Tensor::stack(&outputs, 1)? } else { weight(&outputs, 0)?.clone() };
         Ok((output, states))
