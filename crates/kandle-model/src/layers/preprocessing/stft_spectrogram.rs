@@ -54,6 +54,9 @@ impl KerasLayer for StftSpectrogram {
             fields
                 .wrong(format!("frame_length {length} is less than frame_step {step}, or more than fft_length {bins}"));
         }
+        if bins == 1 {
+            fields.refuse("fft_length 1 is not supported");
+        }
         let mode = fields.choice(
             "mode",
             &[
