@@ -288,7 +288,7 @@ fn softplus(xs: &Tensor) -> Result<Tensor> {
 }
 
 /// `eˣ − 1` for x below zero, 0 above; the cut keeps the unused side of a choice finite, and with it its gradient.
-fn expm1_below_zero(xs: &Tensor) -> Result<Tensor> {
+pub(crate) fn expm1_below_zero(xs: &Tensor) -> Result<Tensor> {
     // 2t / (1 − t) with t = tanh(x / 2): no difference of nearly equal numbers.
     let below = xs.gt(0.0)?.where_cond(&xs.zeros_like()?, xs)?;
     let half = (below / 2.0)?.tanh()?;

@@ -64,6 +64,13 @@ impl Arguments {
         named: BTreeMap<String, Argument>,
     ) -> Result<Self, String> {
         let mut bound = BTreeMap::new();
+        // The one parameter `*xs` takes them all.
+        if let ([all], true) = (parameters, named.is_empty())
+            && all.starts_with('*')
+        {
+            bound.insert(*all, Argument::List(positional));
+            return Ok(Self { parameters, named: bound });
+        }
         if positional.len() > parameters.len() {
             return Err(format!("takes {} arguments, called with {}", parameters.len(), positional.len()));
         }
@@ -168,6 +175,12 @@ impl<'a, T> Given<'a, T> {
             Argument::Tensor(number) => self.tensors.get(*number),
             _ => None,
         }
+    }
+
+    /// All tensors of the call, in Keras's flattened order.
+    #[must_use]
+    pub(crate) fn all(&self) -> &'a [T] {
+        self.tensors
     }
 
     /// The tensors given for `name`, in Keras's flattened order.

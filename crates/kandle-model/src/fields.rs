@@ -117,8 +117,9 @@ impl<'a> Fields<'a> {
         (!value.is_null()).then_some(value)
     }
 
-    /// Whether `key` is there, null or not.
-    pub(crate) fn has(&self, key: &str) -> bool {
+    /// Whether `key` is there, be it null.
+    #[must_use]
+    pub fn holds(&self, key: &str) -> bool {
         self.config.contains_key(key)
     }
 
@@ -275,6 +276,11 @@ impl<'a> Fields<'a> {
             Some(value) => Activation::read(self, key, value),
             None => Activation::Function(Function::Linear),
         }
+    }
+
+    /// As [`activation`](Self::activation); `default` where the key is not there.
+    pub fn activation_or(&mut self, key: &'static str, default: Function) -> Activation {
+        if self.holds(key) { self.activation(key) } else { Activation::Function(default) }
     }
 
     /// Allows `key` at `default` only (or null, or not given).

@@ -10,6 +10,18 @@ pub enum Layout {
     AsIs,
     /// The two axes exchanged: a Dense kernel is `(in, out)` in Keras and `(out, in)` in candle.
     Transposed,
+    /// The gates of a GRU, the last axis of Keras's kernels and biases: Keras has update, reset, candidate; candle has reset,
+    /// update, candidate. The axes of a kernel are exchanged too.
+    ResetGateFirst,
+    /// The last two axes first, exchanged: a convolution's kernel is `(spatial…, in, out)` in Keras and
+    /// `(out, in, spatial…)` in candle, a transposed one's `(spatial…, out, in)` and `(in, out, spatial…)`.
+    ConvKernel,
+    /// A depthwise convolution's kernel is `(spatial…, channels, multiplier)` in Keras; in candle it is that of a
+    /// convolution with as many groups as channels, `(channels · multiplier, 1, spatial…)`.
+    DepthwiseKernel {
+        /// How many filters each channel has.
+        multiplier: usize,
+    },
 }
 
 impl Layout {
@@ -18,15 +30,30 @@ impl Layout {
     pub fn candle_shape(self, keras: &[usize]) -> Vec<usize> {
         match self {
             Self::AsIs => keras.to_vec(),
-            Self::Transposed => keras.iter().rev().copied().collect(),
+            Self::Transposed | Self::ResetGateFirst => keras.iter().rev().copied().collect(),
+            Self::ConvKernel => match keras {
+                [spatial @ .., inner, outer] => [&[*outer, *inner], spatial].concat(),
+                _ => keras.to_vec(),
+            },
+            Self::DepthwiseKernel { .. } => match keras {
+                [spatial @ .., channels, multiplier] => [&[channels.saturating_mul(*multiplier), 1], spatial].concat(),
+                _ => keras.to_vec(),
+            },
         }
     }
 
     /// The shape Keras has where candle has `candle`.
     #[must_use]
     pub fn keras_shape(self, candle: &[usize]) -> Vec<usize> {
-        // Exchanging two axes is its own inverse.
-        self.candle_shape(candle)
+        match (self, candle) {
+            // Exchanging two axes is its own inverse.
+            (Self::AsIs | Self::Transposed | Self::ResetGateFirst, _) => self.candle_shape(candle),
+            (Self::ConvKernel, [outer, inner, spatial @ ..]) => [spatial, &[*inner, *outer]].concat(),
+            (Self::DepthwiseKernel { multiplier }, [filters, 1, spatial @ ..]) => {
+                [spatial, &[filters / multiplier.max(1), multiplier]].concat()
+            }
+            _ => candle.to_vec(),
+        }
     }
 
     /// The numbers of a weight of Keras's shape `keras_shape`, row-major, in candle's order.
@@ -35,6 +62,19 @@ impl Layout {
         match self {
             Self::AsIs => numbers,
             Self::Transposed => transposed(&numbers, keras_shape),
+            Self::ResetGateFirst => thirds_exchanged(transposed(&numbers, keras_shape)),
+            Self::ConvKernel => {
+                let [taps, inner, outer] = kernel_axes(keras_shape);
+                let by_filter = transposed(&numbers, &[taps.saturating_mul(inner), outer]);
+                by_filter
+                    .chunks(taps.saturating_mul(inner).max(1))
+                    .flat_map(|filter| transposed(filter, &[taps, inner]))
+                    .collect()
+            }
+            Self::DepthwiseKernel { .. } => {
+                let [taps, channels, multiplier] = kernel_axes(keras_shape);
+                transposed(&numbers, &[taps, channels.saturating_mul(multiplier)])
+            }
         }
     }
 
@@ -44,6 +84,17 @@ impl Layout {
         match self {
             Self::AsIs => numbers,
             Self::Transposed => transposed(&numbers, &self.candle_shape(keras_shape)),
+            Self::ResetGateFirst => transposed(&thirds_exchanged(numbers), &self.candle_shape(keras_shape)),
+            Self::ConvKernel => {
+                let [taps, inner, outer] = kernel_axes(keras_shape);
+                let filters = numbers.chunks(taps.saturating_mul(inner).max(1));
+                let by_filter: Vec<T> = filters.flat_map(|filter| transposed(filter, &[inner, taps])).collect();
+                transposed(&by_filter, &[outer, taps.saturating_mul(inner)])
+            }
+            Self::DepthwiseKernel { .. } => {
+                let [taps, channels, multiplier] = kernel_axes(keras_shape);
+                transposed(&numbers, &[channels.saturating_mul(multiplier), taps])
+            }
         }
     }
 }
@@ -53,11 +104,30 @@ impl fmt::Display for Layout {
         f.pad(match self {
             Self::AsIs => "as is",
             Self::Transposed => "transposed",
+            Self::ResetGateFirst => "reset gate first",
+            Self::ConvKernel => "filters first",
+            Self::DepthwiseKernel { .. } => "channels first",
         })
     }
 }
 
+/// The first third of the numbers exchanged with the second.
+fn thirds_exchanged<T: Copy>(numbers: Vec<T>) -> Vec<T> {
+    let (first, rest) = numbers.split_at(numbers.len() / 3);
+    let (second, third) = rest.split_at(first.len());
+    [second, first, third].concat()
+}
+
+/// The taps of a kernel of Keras's shape `(spatial…, a, b)` as one axis, and the other two.
+fn kernel_axes(keras_shape: &[usize]) -> [usize; 3] {
+    match keras_shape {
+        [spatial @ .., a, b] => [spatial.iter().fold(1, |product, size| product.saturating_mul(*size)), *a, *b],
+        _ => [0, 0, 0],
+    }
+}
+
 /// The transpose of a row-major matrix of `shape` (rows, columns), some rows at a time so that both sides stay in the cache.
+/// Anything but a matrix stays as it is.
 fn transposed<T: Copy>(numbers: &[T], shape: &[usize]) -> Vec<T> {
     const BLOCK: usize = 64;
     let (Some(first), [rows, columns]) = (numbers.first(), shape) else { return numbers.to_vec() };
@@ -89,5 +159,44 @@ mod tests {
             assert_eq!(layout.to_keras(candle, &shape), keras, "{layout}");
         }
         assert_eq!(Layout::Transposed.to_candle(vec![1, 2, 3, 4, 5, 6], &[2, 3]), [1, 4, 2, 5, 3, 6]);
+    }
+
+    #[test]
+    fn the_gates_of_a_gru_are_reordered_and_come_back_bit_for_bit() {
+        // Columns z z r r h h of two rows become rows r r z z h h.
+        let (kernel, candle) = ([0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15], [2, 12, 3, 13, 0, 10, 1, 11, 4, 14, 5, 15]);
+        assert_eq!(Layout::ResetGateFirst.to_candle(kernel.to_vec(), &[2, 6]), candle);
+        assert_eq!(Layout::ResetGateFirst.to_candle(vec![0, 1, 2, 3, 4, 5], &[6]), [2, 3, 0, 1, 4, 5]);
+        for shape in [vec![2, 6], vec![130, 111], vec![1, 3], vec![6], vec![0], vec![0, 3]] {
+            let keras: Vec<usize> = (0..shape.iter().product()).collect();
+            let candle = Layout::ResetGateFirst.to_candle(keras.clone(), &shape);
+            assert_eq!(Layout::ResetGateFirst.keras_shape(&Layout::ResetGateFirst.candle_shape(&shape)), shape);
+            assert_eq!(Layout::ResetGateFirst.to_keras(candle, &shape), keras, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_of_a_convolution_comes_back_bit_for_bit() {
+        // Number 100·tap + 10·a + b stands at (tap, a, b) of a kernel with two taps.
+        let keras = [0, 1, 10, 11, 20, 21, 100, 101, 110, 111, 120, 121];
+        let depthwise = Layout::DepthwiseKernel { multiplier: 2 };
+        for (layout, keras_shape, candle_shape, candle) in [
+            (Layout::ConvKernel, [1, 2, 3, 2], [2, 3, 1, 2], [0, 100, 10, 110, 20, 120, 1, 101, 11, 111, 21, 121]),
+            (depthwise, [1, 2, 3, 2], [6, 1, 1, 2], [0, 100, 1, 101, 10, 110, 11, 111, 20, 120, 21, 121]),
+        ] {
+            assert_eq!(layout.candle_shape(&keras_shape), candle_shape, "{layout}");
+            assert_eq!(layout.keras_shape(&candle_shape), keras_shape, "{layout}");
+            assert_eq!(layout.to_candle(keras.to_vec(), &keras_shape), candle, "{layout}");
+            assert_eq!(layout.to_keras(candle.to_vec(), &keras_shape), keras, "{layout}");
+        }
+        for (shape, multiplier) in [(vec![130, 7, 70], 70), (vec![3, 5, 1, 129], 129), (vec![2, 3, 4, 65, 3], 3)] {
+            let keras: Vec<usize> = (0..shape.iter().product()).collect();
+            for layout in [Layout::ConvKernel, Layout::DepthwiseKernel { multiplier }] {
+                let candle = layout.to_candle(keras.clone(), &shape);
+                assert_eq!(layout.keras_shape(&layout.candle_shape(&shape)), shape, "{layout}");
+                assert_eq!(layout.to_keras(candle, &shape), keras, "{layout}");
+            }
+        }
+        assert!(Layout::ConvKernel.to_candle(Vec::<u8>::new(), &[3, 0, 2]).is_empty());
     }
 }

@@ -12,7 +12,7 @@ pub(crate) fn locate<'a>(archive: &'a Archive, map: &WeightMap) -> Located<'a> {
         Container::Legacy => by_name(archive.arrays(), map),
         _ => Located {
             layers: map.layers.iter().map(|layer| by_number(archive.arrays(), layer)).collect(),
-            copies: Vec::new(),
+            copies: map.layers.iter().flat_map(|layer| second_time(archive.arrays(), layer)).collect(),
         },
     }
 }
@@ -21,8 +21,15 @@ pub(crate) fn locate<'a>(archive: &'a Archive, map: &WeightMap) -> Located<'a> {
 pub(crate) struct Located<'a> {
     /// For each layer, its arrays in the order of its weights.
     pub layers: Vec<Result<Vec<Array<'a>>, Vec<Problem>>>,
-    /// Arrays that legacy files hold a second time, of layers that are part of several.
+    /// Arrays that are there a second time: in legacy files those of layers that are part of several, in a weight store
+    /// those of wrappers that count a weight of the layer inside among their own.
     pub copies: Vec<Array<'a>>,
+}
+
+/// The arrays of a weight store that are copies of the layer's weights.
+fn second_time<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Vec<Array<'a>> {
+    let copies = layer.weights.iter().filter_map(|weight| weight.copy.as_ref());
+    copies.filter_map(|copy| arrays.array(&format!("{}/{copy}", layer.group))).collect()
 }
 
 /// `layers/dense/vars/0`, `…/1`: the weights of an object are numbered in the order Keras creates them.

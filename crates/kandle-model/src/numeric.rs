@@ -8,7 +8,7 @@ use kandle_format::{
     json::{self, Value as Json},
 };
 
-use crate::Value;
+use crate::{Policy, Value};
 
 /// The candle dtype that stores numbers of Keras's `dtype`.
 pub(crate) fn storage(dtype: Dtype) -> Result<DType> {
@@ -120,6 +120,29 @@ pub(crate) fn wide(xs: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result
     match (xs.device(), xs.dtype()) {
         (Device::Metal(_), _) | (_, DType::F64) => f(xs),
         (_, dtype) => f(&xs.to_dtype(DType::F64)?)?.to_dtype(dtype),
+    }
+}
+
+/// The dtype of floats of `a` and floats of `b` together; anything else counts as what it meets.
+///
+/// Source: keras/src/backend/common/dtypes.py (`result_type`).
+pub(crate) fn floats_together(a: Dtype, b: Dtype) -> Dtype {
+    let half = |dtype| matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
+    match (a, b) {
+        (a, b) if a == b || !b.is_float() => a,
+        (a, b) if !a.is_float() || (half(a) && !half(b)) => b,
+        (Dtype::Float64, _) | (_, Dtype::Float64) => Dtype::Float64,
+        (a, b) if half(a) && half(b) => Dtype::Float32,
+        (a, _) => a,
+    }
+}
+
+/// Floats rounded to the dtype that a layer computes in, in the dtype they came in: what each operation of Keras does in
+/// half precision.
+pub(crate) fn rounded(xs: &Tensor, policy: &Policy) -> Result<Tensor> {
+    match policy.compute {
+        Dtype::Float16 | Dtype::Bfloat16 => xs.to_dtype(storage(policy.compute)?)?.to_dtype(xs.dtype()),
+        _ => Ok(xs.clone()),
     }
 }
 

@@ -2,7 +2,11 @@ use std::collections::BTreeMap;
 
 use kandle_format::{ErrorKind, LayerConfig, Problem, shown};
 
-use crate::{Fields, KerasLayer, layers::FAMILIES, ops::OPERATIONS};
+use crate::{
+    Fields, KerasLayer,
+    layers::FAMILIES,
+    ops::{OPERATIONS, Operation},
+};
 
 /// A layer class that is reproduced.
 #[derive(Debug, Clone, Copy)]
@@ -11,13 +15,13 @@ pub struct Registered {
     pub class: &'static str,
     /// The folder Keras has it in.
     pub family: Family,
-    read: fn(&mut Fields<'_>) -> Box<dyn KerasLayer>,
+    how: Read,
 }
 
 impl Registered {
     /// Reads a layer of this class.
     pub(crate) fn read(&self, fields: &mut Fields<'_>) -> Box<dyn KerasLayer> {
-        (self.read)(fields)
+        self.how.read(fields)
     }
 }
 
@@ -63,7 +67,7 @@ impl Family {
 
 /// A line of a registry: the class `class` is read as `L`.
 pub(crate) const fn layer<L: KerasLayer + 'static>(class: &'static str, family: Family) -> Registered {
-    Registered { class, family, read: |fields| Box::new(L::read(fields)) }
+    Registered { class, family, how: Read::Layer(|fields| Box::new(L::read(fields))) }
 }
 
 /// Every layer class that is reproduced, in the order of the README.
@@ -72,19 +76,40 @@ pub fn layers() -> impl Iterator<Item = &'static Registered> {
 }
 
 /// Every operation of `keras.ops` that is reproduced as a node of a graph.
-pub fn operations() -> impl Iterator<Item = &'static Registered> {
-    OPERATIONS.iter().copied().flatten()
+pub fn operations() -> impl Iterator<Item = Registered> {
+    let registered = |operation: &'static Operation| Registered {
+        class: operation.class,
+        family: Family::Ops,
+        how: Read::Operation(operation),
+    };
+    OPERATIONS.iter().copied().flatten().map(registered)
 }
 
 pub(crate) fn find(class: &str) -> Option<&'static Registered> {
     layers().find(|layer| layer.class == class)
 }
 
-fn find_operation(class: &str) -> Option<&'static Registered> {
+fn find_operation(class: &str) -> Option<Registered> {
     operations().find(|operation| operation.class == class)
 }
 
 type ReadLayer = fn(&mut Fields<'_>) -> Box<dyn KerasLayer>;
+
+/// How a class is read: by a function of its own, or as a line of a table of operations.
+#[derive(Debug, Clone, Copy)]
+enum Read {
+    Layer(ReadLayer),
+    Operation(&'static Operation),
+}
+
+impl Read {
+    fn read(self, fields: &mut Fields<'_>) -> Box<dyn KerasLayer> {
+        match self {
+            Self::Layer(read) => read(fields),
+            Self::Operation(operation) => operation.read(fields),
+        }
+    }
+}
 
 /// Layers of the user's own, by the name Keras registered their Python class under.
 ///
@@ -119,13 +144,13 @@ impl Registry {
 /// How a layer of a file is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Class {
-    read: ReadLayer,
+    read: Read,
     operation: bool,
 }
 
 impl Class {
     pub(crate) fn read(&self, fields: &mut Fields<'_>) -> Box<dyn KerasLayer> {
-        (self.read)(fields)
+        self.read.read(fields)
     }
 
     pub(crate) fn is_operation(&self) -> bool {
@@ -137,7 +162,7 @@ impl Class {
 pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>) -> Result<Class, Problem> {
     let refuse = |what: String| Err(Problem::new(ErrorKind::Unsupported, at, what));
     if let Some(read) = custom.and_then(|custom| custom.find(layer)) {
-        return Ok(Class { read, operation: false });
+        return Ok(Class { read: Read::Layer(read), operation: false });
     }
     if let Some(name) = layer.registered_name.as_deref().filter(|name| name.contains('>')) {
         let name = shown(name);
@@ -159,13 +184,13 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     };
     if operation {
         return match find_operation(&layer.class) {
-            Some(found) => Ok(Class { read: found.read, operation }),
+            Some(found) => Ok(Class { read: found.how, operation }),
             None => refuse("this operation of keras.ops is not supported".to_owned()),
         };
     }
     match find(&layer.class) {
         Some(found) if module.is_none_or(|module| module.split('.').next() == Some("keras")) => {
-            Ok(Class { read: found.read, operation })
+            Ok(Class { read: found.how, operation })
         }
         Some(_) => {
             refuse(format!("this class is not Keras's own: it comes from {}", shown(module.unwrap_or_default())))

@@ -27,6 +27,10 @@ pub struct Weight {
     pub part: Option<(usize, usize)>,
     /// The name of the array in the file, where it is not the number of the weight.
     pub array: Option<&'static str>,
+    /// The dtype it is cast to; `None` for the compute dtype of the layer it is in.
+    pub compute: Option<Dtype>,
+    /// Where a weight store holds the same array a second time, from the layer's group on: `vars/0`.
+    pub copy: Option<String>,
 }
 
 impl Weight {
@@ -34,8 +38,8 @@ impl Weight {
     #[must_use]
     pub fn new(keras: &'static str, shape: Vec<usize>, candle: impl Into<String>, layout: Layout) -> Self {
         let (candle, owner) = (candle.into(), String::new());
-        let (dtype, trainable, autocast, part, array) = (None, true, true, None, None);
-        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, array }
+        let (dtype, trainable, autocast, part, array, compute, copy) = (None, true, true, None, None, None, None);
+        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, array, compute, copy }
     }
 
     /// A weight under Keras's own name and in Keras's layout, where candle-nn has no such layer.
@@ -78,8 +82,10 @@ impl Weight {
         };
         self.owner = joined(owner, &self.owner, "/");
         self.candle = joined(prefix, &self.candle, ".");
+        self.copy = self.copy.map(|copy| joined(owner, &copy, "/"));
         self.trainable &= trainable;
         self.dtype = self.dtype.or(Some(policy.variable));
+        self.compute = self.compute.or(Some(policy.compute));
         self
     }
 

@@ -11,7 +11,9 @@ mod preprocessing;
 mod regularization;
 mod reshaping;
 mod rnn;
+mod spatial;
 
+pub(crate) use activations::Relu;
 use kandle_format::{ErrorKind, Problem};
 
 use crate::{Given, Spec, registry::Registered};
@@ -48,4 +50,23 @@ fn one_float<'a>(given: Given<'a, Spec>) -> Result<&'a Spec, Problem> {
 /// A problem that Keras would have with these inputs too.
 fn cannot(what: impl Into<String>) -> Problem {
     Problem::new(ErrorKind::Invalid, "", what.into())
+}
+
+/// The place of axis number `axis` among `rank`, where a negative one counts from the end.
+fn axis(axis: i64, rank: usize) -> Result<usize, String> {
+    let found = if axis < 0 { axis.checked_add(i64::try_from(rank).unwrap_or(i64::MAX)) } else { Some(axis) };
+    let found = found.and_then(|axis| usize::try_from(axis).ok()).filter(|axis| *axis < rank);
+    found.ok_or_else(|| format!("axis {axis} does not exist in {rank} axes"))
+}
+
+/// The places of `axes` among `rank`, each once.
+fn axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
+    let places = axes.iter().map(|number| axis(*number, rank)).collect::<Result<Vec<_>, _>>()?;
+    if places.is_empty() {
+        return Err("expected axes, found none".to_owned());
+    }
+    match places.iter().enumerate().find(|(number, place)| places.iter().take(*number).any(|before| before == *place)) {
+        Some((_, place)) => Err(format!("axis {place} is given twice")),
+        None => Ok(places),
+    }
 }

@@ -1,6 +1,68 @@
 //! The operations of `keras.ops` that occur as nodes of a Functional graph, in files by what they do.
+//!
+//! An operation is one line of a table, [`Operation`]: its class, what it is called on, the keys of its configuration, the
+//! rule of what comes out, and what it computes. Keras's own rule for the planned dtype and what TensorFlow gives may
+//! differ; each is reproduced where it counts, in `output` and in `forward`.
 
-use crate::registry::Registered;
+mod activations;
+mod arithmetic;
+mod attention;
+mod bitwise;
+mod comparison;
+mod core;
+mod curves;
+mod elementwise;
+mod functions;
+mod host;
+mod integers;
+mod joining;
+mod losses;
+mod moving;
+mod normalization;
+mod operand;
+mod operation;
+mod ordering;
+mod picking;
+mod products;
+mod promotion;
+mod reduction;
+mod rounding;
+mod settings;
+mod shapes;
+mod singular;
+mod windows;
+
+use kandle_format::{ErrorKind, Problem};
+
+pub(crate) use integers::Integers;
+pub(crate) use operand::{Known, Operand, Scalar};
+pub(crate) use operation::{Node, Operation, convert, floats, one, operation, probe, rounded};
+pub(crate) use promotion::{Kind, result_type};
+pub(crate) use settings::{Setting, Settings};
 
 /// Every operation that is reproduced, a table for each file.
-pub(crate) const OPERATIONS: &[&[Registered]] = &[];
+pub(crate) static OPERATIONS: &[&[Operation]] = &[
+    arithmetic::OPERATIONS,
+    curves::OPERATIONS,
+    rounding::OPERATIONS,
+    comparison::OPERATIONS,
+    bitwise::OPERATIONS,
+    moving::OPERATIONS,
+    joining::OPERATIONS,
+    ordering::OPERATIONS,
+    reduction::OPERATIONS,
+    products::OPERATIONS,
+    picking::OPERATIONS,
+    activations::OPERATIONS,
+    windows::OPERATIONS,
+    losses::OPERATIONS,
+    normalization::OPERATIONS,
+    attention::OPERATIONS,
+    functions::OPERATIONS,
+    core::OPERATIONS,
+];
+
+/// Something that Keras itself would not accept.
+pub(crate) fn invalid(what: impl Into<String>) -> Problem {
+    Problem::new(ErrorKind::Invalid, "", what)
+}

@@ -48,8 +48,13 @@ impl KerasLayer for Relu {
 }
 
 impl Relu {
+    /// The function of these parameters.
+    pub(crate) fn new(max_value: Option<f64>, negative_slope: f64, threshold: f64) -> Self {
+        Self { max_value, negative_slope, threshold }
+    }
+
     /// The operations in Keras's own order, so that the rounding is Keras's too.
-    fn apply(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+    pub(crate) fn apply(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
         let Self { max_value, negative_slope: slope, threshold } = *self;
         if slope != 0.0 && max_value.is_none() && threshold == 0.0 {
             return leaky_relu(xs, slope);

@@ -100,6 +100,14 @@ impl KerasLayer for Embedding {
 }
 
 impl Embedding {
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    pub(crate) fn features(&self) -> usize {
+        self.features
+    }
+
     /// The ids, those that count from the end made positive.
     ///
     /// Ids outside the vocabulary are an error. Keras: negative ids count from the end since Keras 3, and what lies beyond is

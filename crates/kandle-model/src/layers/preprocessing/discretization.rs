@@ -57,7 +57,7 @@ impl KerasLayer for Discretization {
         // Keras: all numbers are compared as float32, float64 too.
         let numbers = input.tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         // Keras: NaN is below no boundary, and so in the last bin.
-        let below = |number: f32| self.boundaries.partition_point(|boundary| !(number < *boundary));
+        let below = |number: f32| self.boundaries.partition_point(|boundary| number.is_nan() || number >= *boundary);
         let bins = numbers.into_iter().map(|number| Ok(i64::try_from(below(number))?));
         let bins = bins.collect::<candle_core::Result<Vec<i64>>>()?;
         let (dims, dtype) = (input.tensor.dims(), self.dtype(call.given));

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What the first feature is hashed with, of `tensorflow/python/ops/sparse_ops.py`.
-const KEY: u64 = 0xdeca_fcaf_fe;
+const KEY: u64 = 0x00de_cafc_affe;
 
 #[derive(Debug)]
 pub(crate) struct HashedCrossing {
@@ -28,7 +28,7 @@ pub(crate) struct HashedCrossing {
 impl KerasLayer for HashedCrossing {
     fn read(fields: &mut Fields<'_>) -> Self {
         let mode = OutputMode::read(fields, &[("int", OutputMode::Int), ("one_hot", OutputMode::OneHot)]);
-        Self { bins: fields.size("num_bins"), mode, defaulted: !fields.has("dtype") }
+        Self { bins: fields.size("num_bins"), mode, defaulted: !fields.holds("dtype") }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {

@@ -42,7 +42,7 @@ impl KerasLayer for Hashing {
             fields.invalid("mask_value", value, "a text or a number");
         }
         // Keras: without a dtype, buckets are int64 and encodings float32.
-        let defaulted = !fields.has("dtype") && mode == OutputMode::Int;
+        let defaulted = !fields.holds("dtype") && mode == OutputMode::Int;
         if mode == OutputMode::Int && !defaulted && !matches!(fields.policy().compute, Dtype::Int32 | Dtype::Int64) {
             fields.wrong(format!("dtype {}: output_mode int needs int32 or int64", fields.policy().compute));
         }

@@ -307,7 +307,7 @@ fn token(value: &Json, numbers: bool) -> Option<Vec<u8>> {
 }
 
 fn special(fields: &mut Fields<'_>, key: &'static str, numbers: bool, default: Option<&[u8]>) -> Option<Vec<u8>> {
-    if !fields.has(key) {
+    if !fields.holds(key) {
         return default.map(<[u8]>::to_vec);
     }
     let value = fields.take(key)?;

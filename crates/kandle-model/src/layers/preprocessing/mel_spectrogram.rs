@@ -218,7 +218,7 @@ impl MelSpectrogram {
 }
 
 fn window(fields: &mut Fields<'_>, length: usize) -> Window {
-    if !fields.has("window") {
+    if !fields.holds("window") {
         return Window::Hann;
     }
     let Some(value) = fields.take("window") else { return Window::Nothing };

@@ -27,7 +27,7 @@ pub(crate) struct Normalization {
 impl KerasLayer for Normalization {
     fn read(fields: &mut Fields<'_>) -> Self {
         float_policy(fields);
-        let axes = match fields.has("axis") {
+        let axes = match fields.holds("axis") {
             true => fields.integers("axis").unwrap_or_default(),
             false => vec![-1],
         };

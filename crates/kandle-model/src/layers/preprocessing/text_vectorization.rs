@@ -40,7 +40,7 @@ pub(crate) struct TextVectorization {
 impl KerasLayer for TextVectorization {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.only("ragged", &false.into());
-        let (lower, strip) = match fields.has("standardize") {
+        let (lower, strip) = match fields.holds("standardize") {
             false => (true, true),
             true => setting(
                 fields,
@@ -53,7 +53,7 @@ impl KerasLayer for TextVectorization {
                 ],
             ),
         };
-        let split = match fields.has("split") {
+        let split = match fields.holds("split") {
             false => Split::Whitespace,
             true => setting(
                 fields,

@@ -97,6 +97,7 @@ pub(in super::super) struct Augmentation<const CLASS: usize> {
 }
 
 impl<const CLASS: usize> Augmentation<CLASS> {
+    #[allow(clippy::indexing_slicing, reason = "checked when the program is built")]
     const CLASS_OF: &'static Class = &CLASSES[CLASS];
     /// Keras's name of the class.
     pub(in super::super) const NAME: &'static str = Self::CLASS_OF.name;

@@ -89,7 +89,8 @@ impl Format {
             Corners::CenterYxhw => [(centre(&y1, &h)?, height), (centre(&x1, &w)?, width), (h, height), (w, width)],
         };
         let scaled = |(column, vertical): (Tensor, bool)| {
-            let over = size[usize::from(!vertical)];
+            let [of_height, of_width] = size;
+            let over = if vertical { of_height } else { of_width };
             if self.relative { column.broadcast_div(&number(&column, over)?) } else { Ok(column) }
         };
         let columns = columns.into_iter().map(scaled).collect::<Result<Vec<_>>>()?;

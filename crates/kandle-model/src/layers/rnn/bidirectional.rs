@@ -1,0 +1,185 @@
+//! `keras.layers.Bidirectional`: a recurrent layer forwards in time and one backwards, their outputs merged.
+//!
+//! Shapes: sequences `(batch, time, …)`; result as that of the two layers, or, with `merge_mode` `concat`, twice as long in
+//! the last axis, or two results where it is null. With `return_sequences` the backward outputs are put into the order of
+//! time. With `return_state` the forward states follow, then the backward ones. `sum` of outputs `[1, 2]` and `[10, 20]` is
+//! `[11, 22]`, `ave` `[5.5, 11]`, `mul` `[10, 40]`, `concat` `[1, 2, 10, 20]`. The first half of `initial_state` goes to
+//! the forward layer.
+//!
+//! Keras: with `return_sequences` outputs at masked steps are 0, whatever `zero_output_for_mask` says.
+//!
+//! Source: keras/src/layers/rnn/bidirectional.py.
+
+use candle_core::{D, Result, Tensor};
+use kandle_format::Problem;
+
+use super::{
+    cell::{InnerCell, Inside},
+    recurrent::{Recurrent, finished, parts, planned_parts},
+    recurrent_class,
+};
+use crate::{
+    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight, layers::cannot, numeric::constant_like,
+};
+
+#[derive(Debug)]
+pub(super) struct Bidirectional {
+    forward: Inside<Recurrent>,
+    backward: Inside<Recurrent>,
+    merge: Merge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Merge {
+    Concat,
+    Sum,
+    Multiply,
+    Average,
+    /// Two results.
+    Not,
+}
+
+impl KerasLayer for Bidirectional {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(&["activity_regularizer"]);
+        const MODES: &[(&str, Merge)] =
+            &[("concat", Merge::Concat), ("sum", Merge::Sum), ("mul", Merge::Multiply), ("ave", Merge::Average)];
+        let is_null = fields.holds("merge_mode") && fields.take("merge_mode").is_none();
+        let merge = if is_null { Merge::Not } else { fields.choice("merge_mode", MODES).unwrap_or(Merge::Concat) };
+        let mut forward = direction(fields, "layer");
+        let mut backward = if fields.take("backward_layer").is_some() {
+            direction(fields, "backward_layer")
+        } else {
+            // Keras: a copy of the forward layer that goes the other way.
+            let mut copy = direction(fields, "layer");
+            copy.layer.go_backwards = !copy.layer.go_backwards;
+            copy
+        };
+        verify(fields, &forward.layer, &backward.layer);
+        for direction in [&mut forward, &mut backward] {
+            direction.layer.zero_output_for_mask = direction.layer.return_sequences;
+        }
+        Self { forward, backward, merge }
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        &["sequences", "initial_state", "mask"]
+    }
+
+    fn weights(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Weight>, String> {
+        let inputs = given.inputs();
+        let sequences = &inputs.first().ok_or("expected sequences, found nothing")?.shape;
+        let forward = self.forward.declared(self.forward.layer.weights(sequences, "")?, "forward_layer", "");
+        let backward = self.backward.layer.weights(sequences, "_reverse")?;
+        Ok([forward, self.backward.declared(backward, "backward_layer", "")].concat())
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+        let sequences = planned_parts(given, self.state_count())?;
+        let mut forward = self.forward.layer.output(&sequences.shape).map_err(cannot)?;
+        let mut backward = self.backward.layer.output(&sequences.shape).map_err(cannot)?;
+        let states = [forward.split_off(1), backward.split_off(1)].concat();
+        let outputs = match (forward.pop(), backward.pop()) {
+            (Some(forward), Some(backward)) => self.merged_shape(forward, backward)?,
+            _ => Vec::new(),
+        };
+        let dtype = given.policy().arithmetic();
+        Ok(outputs.into_iter().chain(states).map(|shape| Spec { shape, dtype }).collect())
+    }
+
+    fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
+        let dtype = call.given.policy().arithmetic();
+        let (sequences, initial) = parts(&call)?;
+        let (of_forward, of_backward) = initial.split_at(initial.len() / 2);
+        let (weights, more_weights) = call.weights.split_at(self.forward.layer.weight_count().min(call.weights.len()));
+        let run = |direction: &Inside<Recurrent>, initial: &[Tensor], weights: &[Tensor]| {
+            let initial = initial.iter().map(|state| direction.cast(state)).collect::<Result<Vec<_>>>()?;
+            let weights = direction.rounded(weights)?;
+            direction.layer.run(&direction.cast(&sequences)?, &initial, call.given.mask(), &weights)
+        };
+        let (ys, states) = run(&self.forward, of_forward, weights)?;
+        let (ys_reversed, more_states) = run(&self.backward, of_backward, more_weights)?;
+        let (ys, ys_reversed) = (finished(&ys, dtype)?.tensor, finished(&ys_reversed, dtype)?.tensor);
+        let ys_reversed = if self.forward.layer.return_sequences { reversed(&ys_reversed)? } else { ys_reversed };
+        let outputs = match self.merge {
+            Merge::Concat => vec![Tensor::cat(&[ys, ys_reversed], D::Minus1)?],
+            Merge::Sum => vec![(ys + ys_reversed)?],
+            Merge::Multiply => vec![(ys * ys_reversed)?],
+            Merge::Average => {
+                let sum = (ys + ys_reversed)?;
+                vec![(&sum / constant_like(&sum, 2.0)?)?]
+            }
+            Merge::Not => vec![ys, ys_reversed],
+        };
+        let states = if self.forward.layer.return_state { [states, more_states].concat() } else { Vec::new() };
+        outputs.iter().chain(&states).map(|tensor| finished(tensor, dtype)).collect()
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Computes
+    }
+
+    fn compute_mask(&self, _: Call<'_>, previous: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let mask = previous.first().copied().flatten().filter(|_| self.forward.layer.return_sequences);
+        Ok(vec![mask.cloned(); if self.merge == Merge::Not { 2 } else { 1 }])
+    }
+}
+
+impl Bidirectional {
+    fn state_count(&self) -> usize {
+        self.forward.layer.state_count() + self.backward.layer.state_count()
+    }
+
+    fn merged_shape(&self, forward: Shape, backward: Shape) -> std::result::Result<Vec<Shape>, Problem> {
+        match self.merge {
+            Merge::Not => Ok(vec![forward, backward]),
+            Merge::Concat => {
+                let last = match (forward.last(), backward.last()) {
+                    (Some(forward), Some(backward)) => forward.checked_add(backward),
+                    _ => None,
+                };
+                Ok(vec![forward.with_last(last)])
+            }
+            _ if forward == backward => Ok(vec![forward]),
+            _ => Err(cannot(format!("outputs of {forward} and {backward} cannot be merged number by number"))),
+        }
+    }
+}
+
+/// The recurrent layer that `key` describes.
+fn direction(fields: &mut Fields<'_>, key: &'static str) -> Inside<Recurrent> {
+    const KNOWN: &str = "RNN, SimpleRNN, LSTM, GRU and ConvLSTM1D to ConvLSTM3D";
+    let read = match fields.take(key) {
+        Some(value) => Inside::read(fields, key, value, recurrent_class, KNOWN),
+        None => {
+            fields.wrong(format!("{key} is missing"));
+            None
+        }
+    };
+    read.unwrap_or_else(|| {
+        let InnerCell { class, trainable, policy, layer } = InnerCell::default();
+        Inside { class, trainable, policy, layer: Recurrent::of(layer) }
+    })
+}
+
+/// Notes what Keras does not accept about the two directions.
+fn verify(fields: &mut Fields<'_>, forward: &Recurrent, backward: &Recurrent) {
+    if forward.go_backwards == backward.go_backwards {
+        fields.wrong("layer and backward_layer: expected go_backwards to differ");
+    }
+    let same = [
+        ("stateful", forward.stateful == backward.stateful),
+        ("return_sequences", forward.return_sequences == backward.return_sequences),
+        ("return_state", forward.return_state == backward.return_state),
+    ];
+    for (key, _) in same.iter().filter(|(_, same)| !same) {
+        fields.wrong(format!("layer and backward_layer: expected the same {key}"));
+    }
+}
+
+/// The steps in the opposite order.
+fn reversed(sequences: &Tensor) -> Result<Tensor> {
+    let time = i64::try_from(sequences.dim(1)?)?;
+    let order = Tensor::arange_step(time - 1, -1, -1, sequences.device())?;
+    sequences.contiguous()?.index_select(&order, 1)
+}

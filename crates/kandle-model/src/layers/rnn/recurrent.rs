@@ -1,0 +1,270 @@
+//! `keras.layers.RNN`, and every layer that is a cell stepped through time.
+//!
+//! Shapes: sequences `(batch, time, …)`; result `(batch, …)`, the last step's output, or `(batch, time, …)` with
+//! `return_sequences`; with `return_state` the last states follow. `go_backwards` takes the steps from the last to the first
+//! and leaves the outputs in that order. States start at zero, unless `initial_state` gives them.
+//!
+//! At a masked step the states stay as they were. Keras: the output there is that of the step before, and 0 before the
+//! first step that counts, whatever the initial state is; with `zero_output_for_mask` it is 0 at every masked step. This is
+//! what TensorFlow does; JAX repeats the state instead.
+//!
+//! A model is immutable here, so a layer with `stateful` runs as it does the first time after loading: from zero states.
+//!
+//! Source: keras/src/layers/rnn/rnn.py and keras/src/backend/tensorflow/rnn.py (`rnn`).
+
+use std::marker::PhantomData;
+
+use candle_core::{Result, Tensor, bail};
+use kandle_format::{Dtype, Problem};
+
+use super::cell::{Cell, weight};
+use crate::{
+    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight,
+    layers::cannot,
+    numeric::{cast, storage},
+};
+
+/// A cell, and how it is stepped through time.
+#[derive(Debug)]
+pub(super) struct Recurrent {
+    cell: Box<dyn Cell>,
+    pub return_sequences: bool,
+    pub return_state: bool,
+    pub go_backwards: bool,
+    pub stateful: bool,
+    pub zero_output_for_mask: bool,
+}
+
+impl Recurrent {
+    /// Reads the layer with a cell of the kind `C`.
+    pub(super) fn read<C: Cell + 'static>(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(&["activity_regularizer"]);
+        // Unrolled or not, the same sums.
+        fields.flag("unroll", false);
+        fields.only("time_major", &false.into());
+        Self {
+            cell: Box::new(C::read(fields)),
+            return_sequences: fields.flag("return_sequences", false),
+            return_state: fields.flag("return_state", false),
+            go_backwards: fields.flag("go_backwards", false),
+            stateful: fields.flag("stateful", false),
+            zero_output_for_mask: fields.flag("zero_output_for_mask", false),
+        }
+    }
+
+    /// The stand-in for a layer that could not be read.
+    pub(super) fn of(cell: Box<dyn Cell>) -> Self {
+        let (return_sequences, return_state, go_backwards) = (false, false, false);
+        Self { cell, return_sequences, return_state, go_backwards, stateful: false, zero_output_for_mask: false }
+    }
+
+    /// The weights, as the layer around the cell has them.
+    pub(super) fn weights(&self, sequences: &Shape, suffix: &str) -> std::result::Result<Vec<Weight>, String> {
+        let owned = |weight: Weight| {
+            let owner = if weight.owner.is_empty() { "cell".to_owned() } else { format!("cell/{}", weight.owner) };
+            Weight { owner, ..weight }
+        };
+        Ok(self.cell.weights(&step_of(sequences)?, suffix)?.into_iter().map(owned).collect())
+    }
+
+    pub(super) fn weight_count(&self) -> usize {
+        self.cell.weight_count()
+    }
+
+    pub(super) fn state_count(&self) -> usize {
+        self.cell.state_count()
+    }
+
+    /// The shapes of the output and, with `return_state`, of the states.
+    pub(super) fn output(&self, sequences: &Shape) -> std::result::Result<Vec<Shape>, String> {
+        let states = self.cell.states(&step_of(sequences)?)?;
+        let Shape(mut axes) = states.get(self.cell.output_state()).cloned().ok_or("a cell without a state")?;
+        if self.return_sequences {
+            axes.insert(1, sequences.0.get(1).copied().flatten());
+        }
+        let states = if self.return_state { states } else { Vec::new() };
+        Ok(std::iter::once(Shape(axes)).chain(states).collect())
+    }
+
+    /// The output, `(batch, …)` or `(batch, time, …)`, and the last states. `initial` holds all states or none; `mask` is
+    /// `(batch, time)`, of any dtype.
+    pub(super) fn run(
+        &self,
+        sequences: &Tensor,
+        initial: &[Tensor],
+        mask: Option<&Tensor>,
+        weights: &[Tensor],
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let Some((&[batch, time], rest)) = sequences.dims().split_first_chunk::<2>() else {
+            bail!("expected sequences of (batch, time, …), found {:?}", sequences.dims())
+        };
+        if time == 0 {
+            bail!("expected sequences of at least one step, found {:?}", sequences.dims())
+        }
+        let weights = self.cell.prepare(weights)?;
+        // What depends on the input alone, for all steps at once: rows of (time, batch).
+        let rows: Vec<usize> = std::iter::once(time * batch).chain(rest.iter().copied()).collect();
+        let projected = self.cell.project(&sequences.transpose(0, 1)?.contiguous()?.reshape(rows)?, &weights)?;
+        let rows: Vec<usize> = [time, batch].iter().chain(projected.dims().iter().skip(1)).copied().collect();
+        let projected = projected.reshape(rows)?;
+        let mut states = self.initial_states(sequences, initial, &projected)?;
+        let mask = mask.map(|mask| by_step(mask, batch, time)).transpose()?;
+
+        let mut outputs: Vec<Tensor> = Vec::new();
+        for number in 0..time {
+            let number = if self.go_backwards { time - 1 - number } else { number };
+            let stepped = self.cell.step(&projected.get(number)?, &states, &weights)?;
+            let mut output = weight(&stepped, self.cell.output_state())?.clone();
+            match &mask {
+                None => states = stepped,
+                Some(mask) => {
+                    let mask = mask.get(number)?;
+                    let before = match outputs.last() {
+                        Some(before) if !self.zero_output_for_mask => before.clone(),
+                        _ => output.zeros_like()?,
+                    };
+                    output = kept(&mask, &output, &before)?;
+                    let pairs = stepped.iter().zip(&states);
+                    states = pairs.map(|(new, old)| kept(&mask, new, old)).collect::<Result<_>>()?;
+                }
+            }
+            if !self.return_sequences {
+                outputs.clear();
+            }
+            outputs.push(output);
+        }
+        let output = if self.return_sequences { Tensor::stack(&outputs, 1)? } else { weight(&outputs, 0)?.clone() };
+        Ok((output, states))
+    }
+
+    /// The states that come in, or zeros.
+    fn initial_states(&self, sequences: &Tensor, initial: &[Tensor], projected: &Tensor) -> Result<Vec<Tensor>> {
+        if initial.is_empty() {
+            let known = Shape(sequences.dims().iter().copied().map(Some).collect());
+            let shapes = step_of(&known).and_then(|step| self.cell.states(&step)).map_err(candle_core::Error::msg)?;
+            let zeros = |shape: Shape| {
+                let dims: Vec<usize> = shape.0.into_iter().flatten().collect();
+                Tensor::zeros(dims, projected.dtype(), projected.device())
+            };
+            return shapes.into_iter().map(zeros).collect();
+        }
+        if initial.len() != self.cell.state_count() {
+            bail!("initial_state: expected {} tensors, found {}", self.cell.state_count(), initial.len())
+        }
+        initial.iter().map(|state| state.to_dtype(projected.dtype())).collect()
+    }
+
+    /// What Keras calls with `sequences`, and with all states of this layer or none.
+    fn call(&self, call: Call<'_>) -> Result<Vec<Value>> {
+        let dtype = call.given.policy().arithmetic();
+        let (sequences, initial) = parts(&call)?;
+        let (output, states) = self.run(&sequences, &initial, call.given.mask(), call.weights)?;
+        let states = if self.return_state { states } else { Vec::new() };
+        std::iter::once(output).chain(states).map(|tensor| finished(&tensor, dtype)).collect()
+    }
+}
+
+/// The shape of one step, without the axis of time.
+fn step_of(sequences: &Shape) -> std::result::Result<Shape, String> {
+    match sequences.0.split_first_chunk::<2>() {
+        Some((&[batch, _], rest)) if !rest.is_empty() => {
+            Ok(Shape(std::iter::once(batch).chain(rest.iter().copied()).collect()))
+        }
+        _ => Err(format!("expected sequences of (batch, time, …), found {sequences}")),
+    }
+}
+
+/// The sequences and the initial states, none or all, that a call gives: as `initial_state`, or, as Keras 2 writes it, as
+/// more inputs.
+pub(super) fn parts(call: &Call<'_>) -> Result<(Tensor, Vec<Tensor>)> {
+    let inputs = call.given.inputs();
+    let Some((sequences, more)) = inputs.split_first() else { bail!("expected sequences, found nothing") };
+    let sequences = cast(sequences, call.given.policy().arithmetic())?.tensor;
+    let given = call.given.tensors("initial_state");
+    if given.is_empty() && call.given.argument("initial_state").is_some() {
+        bail!("initial_state: expected tensors")
+    }
+    let initial = if given.is_empty() { more } else { given.as_slice() };
+    Ok((sequences, initial.iter().map(|state| state.tensor.clone()).collect()))
+}
+
+/// The planned sequences, after a check of how many initial states come with them.
+pub(super) fn planned_parts<'a>(given: Given<'a, Spec>, states: usize) -> std::result::Result<&'a Spec, Problem> {
+    let inputs = given.inputs();
+    let Some((sequences, more)) = inputs.split_first() else {
+        return Err(cannot("expected sequences, found nothing"));
+    };
+    let found = more.len().max(given.tensors("initial_state").len());
+    if found != 0 && found != states {
+        return Err(cannot(format!("initial_state: expected {states} tensors, found {found}")));
+    }
+    Ok(sequences)
+}
+
+/// A result in the arithmetic dtype of the layer.
+pub(super) fn finished(tensor: &Tensor, dtype: Dtype) -> Result<Value> {
+    Ok(Value::new(tensor.to_dtype(storage(dtype)?)?, dtype))
+}
+
+/// A mask `(batch, time, …)` as `(time, batch, 1 or …)`, 1 where the step counts.
+fn by_step(mask: &Tensor, batch: usize, time: usize) -> Result<Tensor> {
+    match mask.dims() {
+        [rows, steps, rest @ ..] if (*rows, *steps) == (batch, time) => {
+            let mask = mask.ne(&mask.zeros_like()?)?;
+            let mask = if rest.is_empty() { mask.unsqueeze(2)? } else { mask };
+            mask.transpose(0, 1)?.contiguous()
+        }
+        dims => bail!("expected a mask of ({batch}, {time}), found {dims:?}"),
+    }
+}
+
+/// `new` where the mask of one step counts, `old` elsewhere.
+fn kept(mask: &Tensor, new: &Tensor, old: &Tensor) -> Result<Tensor> {
+    let mut mask = mask.clone();
+    while mask.rank() < new.rank() {
+        mask = mask.unsqueeze(mask.rank())?;
+    }
+    mask.broadcast_as(new.shape())?.contiguous()?.where_cond(new, old)
+}
+
+/// The layer class whose cell is `C`; for RNN that is whatever `cell` describes.
+#[derive(Debug)]
+pub(super) struct RecurrentLayer<C> {
+    recurrent: Recurrent,
+    cell: PhantomData<fn() -> C>,
+}
+
+impl<C: Cell + 'static> KerasLayer for RecurrentLayer<C> {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        Self { recurrent: Recurrent::read::<C>(fields), cell: PhantomData }
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        &["sequences", "initial_state", "mask"]
+    }
+
+    fn weights(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Weight>, String> {
+        let inputs = given.inputs();
+        self.recurrent.weights(&inputs.first().ok_or("expected sequences, found nothing")?.shape, "")
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+        let sequences = planned_parts(given, self.recurrent.state_count())?;
+        let dtype = given.policy().arithmetic();
+        let shapes = self.recurrent.output(&sequences.shape).map_err(cannot)?;
+        Ok(shapes.into_iter().map(|shape| Spec { shape, dtype }).collect())
+    }
+
+    fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
+        self.recurrent.call(call)
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Computes
+    }
+
+    fn compute_mask(&self, _: Call<'_>, previous: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let mask = previous.first().copied().flatten().filter(|_| self.recurrent.return_sequences);
+        Ok(vec![mask.cloned()])
+    }
+}

@@ -1,0 +1,177 @@
+//! `keras.layers.TimeDistributed`: a layer applied to each step in time by itself.
+//!
+//! Shapes: xs `(batch, time, …)`; result `(batch, time, …)`, at each step what the layer makes of `(batch, …)`. With a Dense
+//! of kernel `[[2]]` without bias, `[[[1], [3]]]` gives `[[[2], [6]]]`. The mask of the steps goes on with the result; a
+//! layer that takes a mask gets `mask[:, t]` at the step t, which is of use where the mask has a third axis.
+//!
+//! Keras: the layer's own `call` is called, so nothing is cast to the dtype of the inner layer.
+//!
+//! Source: keras/src/layers/rnn/time_distributed.py.
+
+use candle_core::{Result, Tensor, bail};
+use kandle_format::{
+    Problem,
+    json::{Map, Value as Json},
+};
+
+use crate::{
+    Arguments, Call, Fields, Given, Inner, KerasLayer, Masking, Shape, Spec, Value, Weight,
+    layers::{cannot, one},
+};
+
+#[derive(Debug)]
+pub(super) struct TimeDistributed {
+    layer: Option<Inner>,
+    /// Whether the layer does the same to each sample, so that all steps can go through it at once.
+    by_sample: bool,
+}
+
+/// Layers that treat each sample by itself, whatever their settings (activations aside).
+const BY_SAMPLE: &[&str] = &[
+    "Activation",
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "AveragePooling3D",
+    "BatchNormalization",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GRU",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "LSTM",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "MaxPooling3D",
+    "SimpleRNN",
+];
+
+impl KerasLayer for TimeDistributed {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        fields.training_only(&["activity_regularizer"]);
+        let Some(value) = fields.take("layer") else {
+            fields.wrong("layer is missing");
+            return Self { layer: None, by_sample: false };
+        };
+        if holds_stateful(value) {
+            // Keras: its states go on from step to step.
+            fields.refuse("a layer inside with stateful = true is not supported");
+        }
+        let layer = Inner::read(fields, "layer", value);
+        let known = layer.as_ref().is_some_and(|layer| BY_SAMPLE.contains(&layer.class.as_str()));
+        let by_sample = known && fields.context().custom.is_none() && has_plain_activations(value);
+        Self { layer, by_sample }
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        &["inputs", "mask"]
+    }
+
+    fn weights(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Weight>, String> {
+        let step = step_of(given.input()?)?;
+        self.layer()?.weights(&[step], "layer", "layer")
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+        let input = one(given)?;
+        let inner = self.layer().map_err(cannot)?;
+        let step = [step_of(input).map_err(cannot)?];
+        let arguments = Arguments::of_first(inner.layer.parameters(), 1);
+        let outputs = inner.layer.output(Given { arguments: &arguments, tensors: &step, policy: given.policy() })?;
+        let [output] = outputs.as_slice() else {
+            return Err(cannot(format!("expected a layer with one output, found {}", outputs.len())));
+        };
+        let Shape(mut axes) = output.shape.clone();
+        if axes.is_empty() {
+            return Err(cannot("expected a layer whose output has a batch axis"));
+        }
+        axes.insert(1, input.shape.0.get(1).copied().flatten());
+        Ok(vec![output.with_shape(Shape(axes))])
+    }
+
+    fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
+        let inner = self.layer().map_err(candle_core::Error::msg)?;
+        let input = call.input()?;
+        let dims = input.tensor.dims();
+        let Some((&[batch, time], rest)) = dims.split_first_chunk::<2>().filter(|(_, rest)| !rest.is_empty()) else {
+            bail!("expected an input of (batch, time, …), found {dims:?}")
+        };
+        let mask = call.given.mask();
+        if let Some(mask) = mask
+            && mask.dims().get(..2) != Some(&[batch, time])
+        {
+            bail!("expected a mask of ({batch}, {time}), found {:?}", mask.dims())
+        }
+        let mask = mask.filter(|_| inner.layer.parameters().contains(&"mask"));
+        let arguments = Arguments::of_first(inner.layer.parameters(), 1);
+        let apply = |xs: Tensor, mask: Option<Tensor>| {
+            let tensors = [input.with_tensor(xs).with_mask(mask)];
+            let given = Given { arguments: &arguments, tensors: &tensors, policy: call.given.policy() };
+            match inner.layer.forward(Call { given, weights: call.weights })?.as_slice() {
+                [output] => Ok(output.clone()),
+                outputs => bail!("expected a layer with one output, found {}", outputs.len()),
+            }
+        };
+        if time == 0 {
+            bail!("expected an input of at least one step, found {dims:?}")
+        }
+        if self.by_sample {
+            let folded = |dims: &[usize]| [&[batch * time], dims].concat();
+            let fold = |mask: &Tensor| mask.contiguous()?.reshape(folded(mask.dims().get(2..).unwrap_or_default()));
+            let output = apply(input.tensor.contiguous()?.reshape(folded(rest))?, mask.map(fold).transpose()?)?;
+            let dims = [&[batch, time], output.tensor.dims().get(1..).unwrap_or_default()].concat();
+            return Ok(vec![output.with_tensor(output.tensor.contiguous()?.reshape(dims)?)]);
+        }
+        let step = |tensor: &Tensor, number| tensor.narrow(1, number, 1)?.squeeze(1)?.contiguous();
+        let mut outputs = Vec::new();
+        for number in 0..time {
+            outputs.push(apply(step(&input.tensor, number)?, mask.map(|mask| step(mask, number)).transpose()?)?);
+        }
+        let Some(first) = outputs.first() else { bail!("expected an input of at least one step, found {dims:?}") };
+        let tensors: Vec<&Tensor> = outputs.iter().map(|output| &output.tensor).collect();
+        Ok(vec![first.with_tensor(Tensor::stack(&tensors, 1)?)])
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::Passes
+    }
+}
+
+impl TimeDistributed {
+    fn layer(&self) -> std::result::Result<&Inner, String> {
+        self.layer.as_ref().ok_or_else(|| "its layer could not be read".to_owned())
+    }
+}
+
+/// What is known of one step.
+fn step_of(input: &Spec) -> std::result::Result<Spec, String> {
+    match input.shape.0.split_first_chunk::<2>() {
+        Some((&[batch, _], rest)) if !rest.is_empty() => {
+            Ok(input.with_shape(Shape(std::iter::once(batch).chain(rest.iter().copied()).collect())))
+        }
+        _ => Err(format!("expected an input of (batch, time, …), found {}", input.shape)),
+    }
+}
+
+/// Whether some layer in there keeps states from call to call.
+fn holds_stateful(value: &Json) -> bool {
+    match value {
+        Json::Array(items) => items.iter().any(holds_stateful),
+        Json::Object(map) => map.get("stateful") == Some(&Json::Bool(true)) || map.values().any(holds_stateful),
+        _ => false,
+    }
+}
+
+/// Whether the activations of a layer are functions, not layers, which may work along the batch axis.
+fn has_plain_activations(layer: &Json) -> bool {
+    let plain =
+        |config: &Map<String, Json>, key| config.get(key).is_none_or(|value| value.is_string() || value.is_null());
+    let config = layer.get("config").and_then(Json::as_object);
+    config.is_some_and(|config| plain(config, "activation") && plain(config, "recurrent_activation"))
+}
