@@ -13,7 +13,7 @@ mod core;
 mod curves;
 mod elementwise;
 mod functions;
-mod host;
+pub(crate) mod host;
 mod integers;
 mod joining;
 mod losses;

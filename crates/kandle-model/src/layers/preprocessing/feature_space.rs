@@ -12,6 +12,7 @@ use crate::{
     Call, Fields, Given, KerasLayer, Spec, Value,
     layers::{cannot, one},
     numeric::cast,
+    ops::{Kind, result_type},
 };
 
 use super::converted;
@@ -71,34 +72,11 @@ impl TfdConcat {
     /// The dtype of all: that of floats, where there is one among them.
     fn dtype<T>(&self, given: Given<'_, T>, dtypes: impl Iterator<Item = Dtype>) -> Result<Dtype, String> {
         let compute = given.policy().compute;
-        let dtypes: Vec<Dtype> = dtypes.collect();
-        if dtypes.iter().any(|dtype| dtype.is_float()) && !dtypes.contains(&Dtype::String) {
-            return Ok(compute);
+        let dtypes: Vec<Dtype> = dtypes.map(|dtype| if dtype.is_float() { compute } else { dtype }).collect();
+        if dtypes.contains(&Dtype::String) {
+            return Err("strings are not joined".to_owned());
         }
-        let first = dtypes.first().copied().unwrap_or(compute);
-        let joined = dtypes.iter().copied().try_fold(first, widened);
-        joined.ok_or_else(|| {
-            let names: Vec<&str> = dtypes.iter().map(|dtype| dtype.name()).collect();
-            format!("inputs of {} are not joined", names.join(", "))
-        })
-    }
-}
-
-/// The dtype that holds the numbers of both, where neither is a float.
-fn widened(a: Dtype, b: Dtype) -> Option<Dtype> {
-    // Narrow to wide; of a signed and an unsigned one, the next wider signed one.
-    const SIGNED: [Dtype; 4] = [Dtype::Int8, Dtype::Int16, Dtype::Int32, Dtype::Int64];
-    const UNSIGNED: [Dtype; 4] = [Dtype::Uint8, Dtype::Uint16, Dtype::Uint32, Dtype::Uint64];
-    let place = |of: &[Dtype], dtype: Dtype| of.iter().position(|known| *known == dtype);
-    match (place(&SIGNED, a), place(&SIGNED, b), place(&UNSIGNED, a), place(&UNSIGNED, b)) {
-        _ if a == b || b == Dtype::Bool => Some(a),
-        _ if a == Dtype::Bool => Some(b),
-        (Some(a), Some(b), ..) => SIGNED.get(a.max(b)).copied(),
-        (.., Some(a), Some(b)) => UNSIGNED.get(a.max(b)).copied(),
-        (Some(signed), None, None, Some(unsigned)) | (None, Some(signed), Some(unsigned), None) => {
-            SIGNED.get(signed.max(unsigned + 1)).copied()
-        }
-        _ => None,
+        Ok(result_type(&dtypes.into_iter().map(Kind::from).collect::<Vec<Kind>>()))
     }
 }
 
