@@ -13,7 +13,7 @@ mod core;
 mod curves;
 mod elementwise;
 mod functions;
-mod host;
+pub(crate) mod host;
 mod image;
 mod integers;
 mod joining;

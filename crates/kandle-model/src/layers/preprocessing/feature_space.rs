@@ -12,6 +12,7 @@ use crate::{
     Call, Fields, Given, KerasLayer, Spec, Value,
     layers::{cannot, one},
     numeric::cast,
+    ops::{Kind, result_type},
 };
 
 use super::converted;
@@ -71,19 +72,11 @@ impl TfdConcat {
     /// The dtype of all: that of floats, where there is one among them.
     fn dtype<T>(&self, given: Given<'_, T>, dtypes: impl Iterator<Item = Dtype>) -> Result<Dtype, String> {
         let compute = given.policy().compute;
-        let mut dtypes: Vec<Dtype> = dtypes.map(|dtype| if dtype.is_float() { compute } else { dtype }).collect();
-        dtypes.dedup();
-        match dtypes.as_slice() {
-            [one] => Ok(*one),
-            several if several.contains(&compute) && compute.is_float() && !several.contains(&Dtype::String) => {
-                Ok(compute)
-            }
-            several => Err(format!(
-                "{} and {} are not joined",
-                several.first().unwrap_or(&compute),
-                several.last().unwrap_or(&compute)
-            )),
+        let dtypes: Vec<Dtype> = dtypes.map(|dtype| if dtype.is_float() { compute } else { dtype }).collect();
+        if dtypes.contains(&Dtype::String) {
+            return Err("strings are not joined".to_owned());
         }
+        Ok(result_type(&dtypes.into_iter().map(Kind::from).collect::<Vec<Kind>>()))
     }
 }
 

@@ -177,7 +177,8 @@ impl MelSpectrogram {
     ///
     /// Keras computes it in float32 under every policy, which is seen in the result.
     fn mel_matrix(&self) -> Vec<f32> {
-        let mel = |hertz: f32| 1127.0_f32 * f64::from(1.0 + hertz / 700.0).ln() as f32;
+        // The C library's own logarithm, as TensorFlow takes it for the lowest and the highest frequency.
+        let mel = |hertz: f32| 1127.0_f32 * (1.0 + hertz / 700.0).ln();
         let linear = |from: f32, to: f32, count: usize| -> Vec<f32> {
             let step = (to - from) / (count.saturating_sub(1)) as f32;
             let between = (1..count.saturating_sub(1)).map(|at| from + step * at as f32);

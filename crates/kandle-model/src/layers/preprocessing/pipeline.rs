@@ -30,7 +30,7 @@ impl KerasLayer for Pipeline {
         let mut layers = Vec::new();
         for item in items {
             let class = item.get("class_name").and_then(Json::as_str).unwrap_or_default();
-            let owner = format!("_pipeline_layers/{}", groups.next(class));
+            let owner = format!("layers/{}", groups.next(class));
             if let Some(inner) = Inner::read(fields, &owner, item) {
                 layers.push((owner, inner));
             }

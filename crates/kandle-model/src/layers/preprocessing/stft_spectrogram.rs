@@ -5,7 +5,7 @@
 //!
 //! Source: keras/src/layers/preprocessing/stft_spectrogram.py.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape as Dims, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     layers::{cannot, one_float},
     math::window::select,
     numeric::{constant_like, wide},
+    ops::host,
 };
 
 use super::{converted, float_policy};
@@ -53,6 +54,9 @@ impl KerasLayer for StftSpectrogram {
         if step > length || bins < length {
             fields
                 .wrong(format!("frame_length {length} is less than frame_step {step}, or more than fft_length {bins}"));
+        }
+        if bins == 1 {
+            fields.refuse("fft_length 1 is not supported");
         }
         let mode = fields.choice(
             "mode",
@@ -114,7 +118,7 @@ impl KerasLayer for StftSpectrogram {
         let ys = match (self.mode, kernels.as_slice()) {
             (Mode::Real | Mode::Imag, [only]) => only.clone(),
             (Mode::Stft, [real, imag]) => Tensor::cat(&[real, imag], 2)?,
-            (Mode::Angle, [real, imag]) => wide(imag, |imag| imag.apply_op2(&real.to_dtype(imag.dtype())?, Angle))?,
+            (Mode::Angle, [real, imag]) => wide(imag, |imag| angle(imag, &real.to_dtype(imag.dtype())?))?,
             (Mode::Log | Mode::Magnitude | Mode::Psd, [real, imag]) => {
                 let power = (real.sqr()? + imag.sqr()?)?;
                 match self.mode {
@@ -172,34 +176,9 @@ impl StftSpectrogram {
     }
 }
 
-/// `atan2(y, x)` of float64 numbers, which candle does not have.
-struct Angle;
-
-impl CustomOp2 for Angle {
-    fn name(&self) -> &'static str {
-        "atan2"
-    }
-
-    fn cpu_fwd(
-        &self,
-        ys: &CpuStorage,
-        y_layout: &Layout,
-        xs: &CpuStorage,
-        x_layout: &Layout,
-    ) -> Result<(CpuStorage, Dims)> {
-        let numbers = |storage: &CpuStorage, layout: &Layout| -> Result<Vec<f64>> {
-            match (storage, layout.contiguous_offsets()) {
-                (CpuStorage::F64(numbers), Some((from, to))) => Ok(numbers.get(from..to).unwrap_or_default().to_vec()),
-                _ => bail!("atan2: expected contiguous float64 numbers"),
-            }
-        };
-        let (ys, xs) = (numbers(ys, y_layout)?, numbers(xs, x_layout)?);
-        let angles = ys.iter().zip(&xs).map(|(y, x)| y.atan2(*x)).collect();
-        Ok((CpuStorage::F64(angles), y_layout.shape().clone()))
-    }
-
-    fn bwd(&self, y: &Tensor, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let scaled = (gradient / (y.sqr()? + x.sqr()?)?)?;
-        Ok((Some((&scaled * x)?), Some((&scaled * y)?.neg()?)))
-    }
+fn angle(ys: &Tensor, xs: &Tensor) -> Result<Tensor> {
+    host::zip(ys, xs, f64::atan2, |ys, xs| {
+        let norm = (ys.sqr()? + xs.sqr()?)?;
+        Ok(((xs / &norm)?, (ys / &norm)?.neg()?))
+    })
 }

@@ -72,6 +72,9 @@ impl KerasLayer for TextVectorization {
         }
         let length = fields.optional_size("output_sequence_length");
         let lookup = Lookup::read(fields, Kind::Vectorization);
+        if lookup.mode == OutputMode::OneHot && split != Split::Nothing {
+            fields.refuse("output_mode one_hot makes a ragged tensor of texts that are split, which is not supported");
+        }
         if length.is_some() && lookup.mode != OutputMode::Int {
             fields.wrong("output_sequence_length is for output_mode int");
         }
@@ -79,7 +82,14 @@ impl KerasLayer for TextVectorization {
     }
 
     fn weights(&self, _: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
-        Ok(self.lookup.weights())
+        // Keras saves them twice: with the layer, and with the look-up inside it.
+        let weights = self.lookup.weights();
+        let inside = |weight: &Weight| Weight {
+            owner: "_lookup_layer".to_owned(),
+            candle: format!("lookup_layer.{}", weight.candle),
+            ..weight.clone()
+        };
+        Ok(weights.iter().cloned().chain(weights.iter().map(inside)).collect())
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {

@@ -4,11 +4,11 @@
 //! Shapes: any images. Source: keras/src/layers/preprocessing/image_preprocessing/{random_*,mix_up,cut_mix,aug_mix,
 //! rand_augment,solarization,equalization}.py.
 
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
-use crate::{Call, Fields, Given, KerasLayer, Shape, Spec, Value, layers::one};
+use crate::{Argument, Call, Fields, Given, KerasLayer, Shape, Spec, Value, layers::cannot, numeric::cast};
 
-use super::{Common, Takes, cast_to_compute, places};
+use super::{Common, Part, Takes, cast_to_compute, places};
 
 /// What tells one class from another.
 struct Class {
@@ -19,12 +19,14 @@ struct Class {
     casts: bool,
     /// Whether segmentation masks do.
     casts_masks: bool,
+    /// Whether Keras casts floats before the layer runs.
+    converts: bool,
     takes: Takes,
 }
 
 impl Class {
     const fn new(name: &'static str, settings: &'static [&'static str]) -> Self {
-        Self { name, settings, casts: false, casts_masks: false, takes: Takes::ALL }
+        Self { name, settings, casts: false, casts_masks: false, converts: true, takes: Takes::ALL }
     }
 
     const fn casting(self) -> Self {
@@ -33,6 +35,11 @@ impl Class {
 
     const fn casting_masks(self) -> Self {
         Self { casts_masks: true, ..self }
+    }
+
+    /// Keras: it has `_convert_input_args = False`.
+    const fn not_converting(self) -> Self {
+        Self { converts: false, ..self }
     }
 
     const fn without_boxes(self) -> Self {
@@ -49,7 +56,7 @@ const CLASSES: [Class; 25] = [
     Class::new("AugMix", &["value_range", "num_chains", "chain_depth", "factor", "alpha", "all_ops", "interpolation"])
         .casting(),
     Class::new("CutMix", &["factor"]).casting().casting_masks().without_boxes(),
-    Class::new("Equalization", &["value_range", "bins"]).without_dicts(),
+    Class::new("Equalization", &["value_range", "bins"]),
     Class::new("MixUp", &["alpha"]),
     Class::new("RandAugment", &["value_range", "num_ops", "factor", "interpolation"]).casting(),
     Class::new("RandomBrightness", &["factor", "value_range"]),
@@ -66,7 +73,7 @@ const CLASSES: [Class; 25] = [
     .casting()
     .without_boxes(),
     Class::new("RandomErasing", &["factor", "scale", "fill_value", "value_range"]).casting(),
-    Class::new("RandomFlip", &["mode"]).casting().casting_masks(),
+    Class::new("RandomFlip", &["mode"]).casting().casting_masks().not_converting(),
     Class::new("RandomGaussianBlur", &["factor", "kernel_size", "sigma", "value_range"]).casting(),
     Class::new("RandomGrayscale", &["factor"]).without_dicts(),
     Class::new("RandomHue", &["factor", "value_range"]),
@@ -100,7 +107,8 @@ impl<const CLASS: usize> KerasLayer for Augmentation<CLASS> {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(Self::CLASS_OF.settings);
         fields.training_only(&["seed"]);
-        Self { common: Common::read(fields, Self::CLASS_OF.takes) }
+        let common = Common::read(fields, Self::CLASS_OF.takes);
+        Self { common: Common { converts: Self::CLASS_OF.converts, ..common } }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -129,23 +137,24 @@ impl<const CLASS: usize> KerasLayer for Augmentation<CLASS> {
 
 /// `keras.layers.RandomCrop`: nothing either, in any dtype.
 ///
-/// Keras: at inference the images are not cropped, though the layer says they are of the size it crops to. Keras 2 took a
-/// centred crop of the target's aspect ratio and resized it, which is refused.
+/// Keras: at inference the images are not cropped, though the layer says they are of the size it crops to. Of a dict of two
+/// keys, with channels first, the first tensor comes out, and no other dict has a graph. Keras 2 took a centred crop of the
+/// target's aspect ratio and resized it, which is refused.
 #[derive(Debug)]
 pub(in super::super) struct RandomCrop {
     height: usize,
     width: usize,
-    channels_first: bool,
+    common: Common,
 }
 
 impl KerasLayer for RandomCrop {
     fn read(fields: &mut Fields<'_>) -> Self {
-        fields.training_only(&["seed", "factor", "bounding_box_format"]);
+        fields.training_only(&["seed", "factor"]);
         if fields.keras_major() < 3 {
             fields.refuse("in Keras 2 it crops and resizes images, which is not supported");
         }
         let (height, width) = (fields.size("height"), fields.size("width"));
-        Self { height, width, channels_first: fields.channels_first() }
+        Self { height, width, common: Common::read(fields, Takes::ALL) }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -153,9 +162,15 @@ impl KerasLayer for RandomCrop {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let input = one(given)?;
+        let (part, number) = self.part(given).map_err(cannot)?;
+        let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
+        match part {
+            Part::Images => {}
+            Part::Boxes => return Ok(vec![Spec { dtype: Dtype::Float32, ..input.clone() }]),
+            _ => return Ok(vec![input.clone()]),
+        }
         let Shape(mut axes) = input.shape.clone();
-        let (row, column) = places(axes.len(), self.channels_first);
+        let (row, column) = places(axes.len(), self.common.channels_first);
         for (place, size) in [(row, self.height), (column, self.width)] {
             if let Some(axis @ None) = axes.get_mut(place) {
                 *axis = Some(size);
@@ -165,10 +180,27 @@ impl KerasLayer for RandomCrop {
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        Ok(vec![call.input()?.clone()])
+        let (part, number) = self.part(call.given).map_err(candle_core::Error::msg)?;
+        match call.given.at(&Argument::Tensor(number)) {
+            Some(boxes) if part == Part::Boxes => Ok(vec![cast(boxes, Dtype::Float32)?]),
+            Some(input) => Ok(vec![input.clone()]),
+            None => candle_core::bail!("an input is missing"),
+        }
     }
 
     fn casts_itself(&self) -> bool {
         true
+    }
+}
+
+impl RandomCrop {
+    fn part<T>(&self, given: Given<'_, T>) -> Result<(Part, usize), String> {
+        let parts = self.common.parts(given)?;
+        if let Some(Argument::Mapping(items)) = given.argument("data")
+            && (items.len() != 2 || !self.common.channels_first)
+        {
+            return Err("called with a dict that Keras cannot plan either".to_owned());
+        }
+        parts.into_iter().next().ok_or_else(|| "expected images".to_owned())
     }
 }

@@ -95,12 +95,14 @@ struct Common {
     /// Whether a format of bounding boxes is set; the layer refuses boxes without.
     has_format: bool,
     channels_first: bool,
+    /// Whether Keras casts floats before the layer runs.
+    converts: bool,
 }
 
 impl Common {
     fn read(fields: &mut Fields<'_>, takes: Takes) -> Self {
         let has_format = fields.take("bounding_box_format").is_some();
-        Self { takes, has_format, channels_first: fields.channels_first() }
+        Self { takes, has_format, channels_first: fields.channels_first(), converts: true }
     }
 
     /// What the layer is called on, checked.
@@ -115,7 +117,7 @@ impl Common {
             (has(Part::Labels) && !self.takes.labels, "labels"),
         ] {
             if refused {
-                return Err(format!("this layer takes no {what}, in Keras neither"));
+                return Err(format!("called with {what}, which this layer does not take, in Keras neither"));
             }
         }
         if has(Part::Boxes) && !self.has_format {
@@ -134,7 +136,8 @@ impl Common {
         let compute = given.policy().compute;
         let spec = |(part, number): (Part, usize)| {
             let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
-            let input = Spec { dtype: converted_dtype(input.dtype, compute), ..input.clone() };
+            let dtype = if self.converts { converted_dtype(input.dtype, compute) } else { input.dtype };
+            let input = Spec { dtype, ..input.clone() };
             match part {
                 Part::Images => {
                     if !matches!(input.shape.rank(), 3 | 4) {
@@ -162,7 +165,7 @@ impl Common {
             let Some(input) = call.given.at(&Argument::Tensor(number)) else {
                 candle_core::bail!("an input is missing")
             };
-            let input = converted(input, compute)?;
+            let input = if self.converts { converted(input, compute)? } else { input.clone() };
             match part {
                 Part::Images => image(&input),
                 Part::Masks => mask(&input),

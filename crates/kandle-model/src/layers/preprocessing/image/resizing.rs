@@ -136,10 +136,6 @@ impl Resizing {
 
     /// Images of the target size in `dtype`, the dtype they have.
     fn resized(&self, images: &Tensor, dtype: Dtype) -> candle_core::Result<Tensor> {
-        let (_, height, width, _) = images.dims4()?;
-        if (height, width) == (self.height, self.width) {
-            return Ok(images.clone());
-        }
         let ys = resize(images, self.height, self.width, self.interpolation, self.antialias)?;
         if self.interpolation == Interpolation::Nearest || dtype == Dtype::Float32 {
             return Ok(ys);
