@@ -55,7 +55,7 @@ fn reason(error: &Error) -> String {
     error.problems().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The model in one file of a case. A `.weights.h5` is loaded into the model that `model.keras` beside it describes.
+/// The model in one file of a case. A `.weights.h5` is loaded into the model that the `model.keras` beside it describes.
 ///
 /// # Errors
 /// As [`Archive::open`], [`Plan::new`] and [`Plan::load`].
@@ -65,7 +65,7 @@ pub fn load_recorded(case: &Case, file: &str) -> Result<Model> {
     if archive.container() != Container::Weights {
         return Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model);
     }
-    let model = open("model.keras")?;
+    let model = open(&Path::new(file).with_file_name("model.keras").to_string_lossy())?;
     let plan = Plan::new(&model.config()?).map_err(|error| error.in_file(model.name()))?;
     let (vars, _) = plan.load(&archive, &Device::Cpu)?;
     plan.with(&vars)

@@ -25,7 +25,7 @@ pub struct Case {
     pub class: String,
     /// The family, `core` or `models`.
     pub family: String,
-    /// The model files' names in the folder, at least one; plain names.
+    /// The model files, at least one: plain names, or `../sibling/name` where cases share a model.
     pub files: Vec<String>,
     /// What is fed, in the order of `model.inputs`.
     pub inputs: Vec<Declared>,
@@ -237,7 +237,8 @@ impl Case {
         self.check_tensors(&at)
     }
 
-    /// Strings are stored as their bytes and, in a second tensor, where each begins; only case.json has their shape.
+    /// Strings are stored as their bytes and, in a second tensor, where each begins; only case.json has their shape. Those
+    /// of a layer have the shape of the input or output that they are, else one axis.
     fn join_texts(&mut self, at: &str) -> Result<(), CaseError> {
         let shapes = [("input", &self.inputs), ("output", &self.outputs)].into_iter().flat_map(|(kind, declared)| {
             let strings = declared.iter().enumerate().filter(|(_, declared)| declared.dtype == Dtype::STRING);
@@ -248,6 +249,19 @@ impl Case {
             if let (Some(bytes), Some(offsets)) = (self.tensors.get(&name), offsets) {
                 let texts = bytes.split(&offsets).and_then(|texts| texts.reshaped(&shape));
                 self.tensors.insert(name.clone(), texts.map_err(|error| malformed(at, &name, error))?);
+            }
+        }
+        let known: Vec<Array> = self.tensors.values().filter(|array| array.dtype() == Dtype::STRING).cloned().collect();
+        let stored: Vec<String> =
+            self.tensors.keys().filter_map(|name| name.strip_suffix(".offsets")).map(str::to_owned).collect();
+        for name in stored {
+            let offsets = self.tensors.remove(&format!("{name}.offsets"));
+            if let (Some(bytes), Some(offsets)) = (self.tensors.get(&name), offsets) {
+                let texts = bytes.split(&offsets).map_err(|error| malformed(at, &name, error))?;
+                let same =
+                    |known: &&Array| Array::clone(known).reshaped(texts.shape()).is_ok_and(|known| known == texts);
+                let texts = known.iter().find(same).cloned().unwrap_or(texts);
+                self.tensors.insert(name, texts);
             }
         }
         Ok(())
@@ -316,15 +330,19 @@ fn rule(node: &Node<'_>) -> Result<Rule, CaseError> {
     node.text()?.parse().map_err(|_| node.not("copy, elementwise, contraction or deep"))
 }
 
-/// A plain name: a case can't point out of its folder.
+/// A plain name, or one in a sibling's folder: a case can't point further.
 fn file_name(node: &Node<'_>) -> Result<String, CaseError> {
     let name = node.text()?;
-    let mut parts = Path::new(&name).components();
-    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name.as_str());
-    if plain && !name.contains('\\') {
+    let is_plain = |name: &str| {
+        let mut parts = Path::new(name).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+        plain && !name.contains('\\')
+    };
+    let inside = name.strip_prefix("../").and_then(|rest| rest.split_once('/'));
+    if is_plain(&name) || inside.is_some_and(|(sibling, file)| is_plain(sibling) && is_plain(file)) {
         Ok(name)
     } else {
-        Err(node.not("the plain name of a file in the case's folder"))
+        Err(node.not("the plain name of a file in the case's folder, or ../FOLDER/FILE"))
     }
 }
 

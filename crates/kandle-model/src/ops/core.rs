@@ -415,7 +415,8 @@ struct Rearrangement {
 }
 
 fn rearrangement<T: Known>(node: &Node<'_, T>, dims: &[Option<usize>]) -> std::result::Result<Rearrangement, String> {
-    let pattern = node.given.constant("pattern").and_then(|pattern| pattern.as_str()).ok_or("pattern: expected a text")?;
+    let pattern =
+        node.given.constant("pattern").and_then(|pattern| pattern.as_str()).ok_or("pattern: expected a text")?;
     let (from, to) = pattern.split_once("->").ok_or_else(|| format!("pattern: no -> in {pattern}"))?;
     let (from, to) = (groups(from)?, groups(to)?);
     if from.len() != dims.len() {

@@ -35,7 +35,7 @@ fn a_case_is_read_as_recorded() {
 
 #[test]
 fn what_is_malformed_is_named_with_its_place() {
-    let cases: [(&str, Value, &str); 18] = [
+    let cases: [(&str, Value, &str); 20] = [
         ("/format", json!(2), " › format: expected 1, found 2"),
         ("/format", Value::Null, ": format is missing"),
         ("/class", json!(7), " › class: expected a string, found 7"),
@@ -43,17 +43,27 @@ fn what_is_malformed_is_named_with_its_place() {
         (
             "/files",
             json!(["../model.keras"]),
-            " › files[0]: expected the plain name of a file in the case's folder, found \"../model.keras\"",
+            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"../model.keras\"",
+        ),
+        (
+            "/files",
+            json!(["../../model.keras"]),
+            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"../../model.keras\"",
+        ),
+        (
+            "/files",
+            json!(["../a/b/model.keras"]),
+            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"../a/b/model.keras\"",
         ),
         (
             "/files",
             json!(["a/.."]),
-            " › files[0]: expected the plain name of a file in the case's folder, found \"a/..\"",
+            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"a/..\"",
         ),
         (
             "/files",
             json!(["/etc/passwd"]),
-            " › files[0]: expected the plain name of a file in the case's folder, found \"/etc/passwd\"",
+            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"/etc/passwd\"",
         ),
         ("/outputs", json!([]), " › outputs: expected at least one, found none"),
         ("/outputs/0/dtype", json!("float8"), " › outputs[0].dtype: expected one of Keras's dtypes, found \"float8\""),

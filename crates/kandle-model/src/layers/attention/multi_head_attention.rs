@@ -178,16 +178,17 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
         let (mut ys, scores) = match simple {
             true => (self.attend(&of_query, &of_key, &of_value, mask.as_ref(), policy)?, None),
             false => {
-                let (ys, scores) = self.attend_along_axes(&of_query, &of_key, &of_value, mask.as_ref(), policy)?;
-                (ys, Some(scores))
+                let (ys, scores, mask) =
+                    self.attend_along_axes(&of_query, &of_key, &of_value, mask.as_ref(), policy)?;
+                // Keras: the scores keep the mask that the Softmax inside was called with.
+                (ys, Some(query.with_tensor(scores).with_mask(mask)))
             }
         };
         if let Some(gate) = gate {
             ys = rounded(&(ys * gate)?, policy)?;
         }
         let ys = query.with_tensor(dense(&ys, 2)?);
-        let scores = scores.filter(|_| scores_too).map(|scores| query.with_tensor(scores));
-        Ok(std::iter::once(ys).chain(scores).collect())
+        Ok(std::iter::once(ys).chain(scores.filter(|_| scores_too)).collect())
     }
 
     fn masking(&self) -> Masking {
@@ -323,7 +324,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
         value: &Tensor,
         mask: Option<&Tensor>,
         policy: &Policy,
-    ) -> candle_core::Result<(Tensor, Tensor)> {
+    ) -> candle_core::Result<(Tensor, Tensor, Option<Tensor>)> {
         let rank = query.rank();
         let attended = self.attended(rank - 1).map_err(candle_core::Error::msg)?;
         // Letters for the axes of query, and others for those of key and value that attention goes along.
@@ -345,7 +346,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
         let mask = mask.map(|mask| expanded(mask, 2 * attended.len(), logits.rank())).transpose()?;
         let weights = activations::softmax(&logits, &last, mask.as_ref(), policy)?;
         let ys = einsum(&equation(format!("{scores},{source}->{of_query}"))?, &[&weights, value])?;
-        Ok((rounded(&ys, policy)?, weights))
+        Ok((rounded(&ys, policy)?, weights, mask))
     }
 }
 
