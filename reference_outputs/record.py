@@ -312,8 +312,23 @@ class Recording:
     rule: str
 
 
+AS_WRITTEN = ("examples", "models")  # the families whose .keras files are kept as Keras writes them, with stored members
+
+
+def deflate(path: pathlib.Path) -> None:
+    """Compresses the members of a .keras, which Keras stores: most of a small one is the empty space of HDF5."""
+    packed_again = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(packed_again, "w") as compressed:
+        for member in archive.infolist():
+            compressed.writestr(member, archive.read(member), zipfile.ZIP_DEFLATED, compresslevel=9)
+    path.write_bytes(packed_again.getvalue())
+
+
 def save_model(case: Case, folder: pathlib.Path) -> list[np.ndarray]:
-    """Builds the case's model, saves its files into the folder and returns its inputs."""
+    """Builds the case's model, saves its files into the folder and returns its inputs.
+
+    A .keras is deflated, but for those AS_WRITTEN.
+    """
     keras.backend.clear_session()
     keras.utils.set_random_seed(zlib.crc32(case.model.encode()))
     model, inputs = case.recipe(generator(case.name))
@@ -324,6 +339,8 @@ def save_model(case: Case, folder: pathlib.Path) -> list[np.ndarray]:
             model.save_weights(folder / file)
         else:
             model.save(folder / file)
+    if case.family not in AS_WRITTEN:
+        deflate(folder / "model.keras")
     return inputs
 
 

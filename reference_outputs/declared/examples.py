@@ -39,13 +39,12 @@ EXAMPLES = {
 def declare_examples() -> None:
     for name, (build, says) in EXAMPLES.items():
         fill = name == "example3"
-        fewer = ("model.keras", "model.h5") if fill else ("model.keras",)  # the same bytes as in 2x3
 
-        @case(f"{name}/2x3", says, model=name, fill=fill, files=("model.keras",) if name == "example2" else ALL_FILES)
+        @case(f"{name}/2x3", says, model=name, fill=fill, files=ALL_FILES)
         def _(rng, build=build):
             return build(), [np.array([[1, 2, 3], [4, 5, 6]], "int32")]
 
-        @case(f"{name}/4x16", says + " Holds the ids 0 and 999.", model=name, fill=fill, files=fewer)
+        @case(f"{name}/4x16", says + " Holds the ids 0 and 999.", model=name, fill=fill, files=ALL_FILES)
         def _(rng, build=build):
             return build(), [ids(rng, (4, 16), 1000)]
 
