@@ -31,7 +31,9 @@ pub(crate) struct Args {
     /// the file holds one tensor
     ///
     /// Names are those that `kandle inspect` prints, or input_0, input_1, … in that order. A .json file is an object from
-    /// names to nested lists of numbers or true and false. Numbers are cast to the dtype that the input has.
+    /// names to nested lists of numbers, true and false, or strings. Numbers are cast to the dtype that the input has. In a
+    /// .safetensors file strings are their bytes one after another (U8), NAME.offsets where each begins and the last ends
+    /// (I64), and NAME.shape (I64).
     #[arg(long, value_name = "[NAME=]FILE")]
     input: Vec<String>,
 
@@ -49,11 +51,12 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
         return Err(format!("{out}: the model has {outputs} outputs: write .safetensors or .json").into());
     }
     let inputs = match recorded {
-        Some(recorded) if args.input.is_empty() => recorded,
+        Some(recorded) if args.input.is_empty() => recorded.into_iter().map(Some).collect(),
         _ => inputs(&args.input, model.plan().inputs())?,
     };
-    let inputs: Vec<_> = inputs.iter().map(kandle::value).collect::<Result<_, _>>()?;
-    let outputs = model.run(&inputs)?;
+    let inputs: Vec<_> =
+        inputs.iter().map(|input| input.as_ref().map(kandle::value).transpose()).collect::<Result<_, _>>()?;
+    let outputs = model.run_with(&inputs)?;
     let named = |(number, value)| Ok((format!("output_{number}"), kandle::array(value)?));
     let arrays: Vec<(String, Array)> = outputs.iter().enumerate().map(named).collect::<Result<_, Failure>>()?;
     tensors::write(&args.out, &arrays)?;
@@ -75,8 +78,8 @@ fn open(path: &Path) -> Result<(Model, Option<Vec<Array>>), Failure> {
     Ok((model, Some(case.input_arrays())))
 }
 
-/// Reads the files of the command line and gives each of the model's inputs its tensor.
-fn inputs(given: &[String], wanted: &[Input]) -> Result<Vec<Array>, Failure> {
+/// Reads the files of the command line and gives each of the model's inputs its tensor; an optional one may have none.
+fn inputs(given: &[String], wanted: &[Input]) -> Result<Vec<Option<Array>>, Failure> {
     let mut slots: Vec<Option<Array>> = vec![None; wanted.len()];
     for argument in given {
         let (name, file) = named_file(argument);
@@ -98,11 +101,11 @@ fn inputs(given: &[String], wanted: &[Input]) -> Result<Vec<Array>, Failure> {
         .iter()
         .enumerate()
         .zip(&slots)
-        .filter(|(_, slot)| slot.is_none())
+        .filter(|((_, input), slot)| slot.is_none() && !input.optional)
         .map(|((number, input), _)| described(number, input))
         .collect();
     if missing.is_empty() {
-        Ok(slots.into_iter().flatten().collect())
+        Ok(slots)
     } else {
         Err(format!("no input for {}: give it with --input [NAME=]FILE", missing.join(", ")).into())
     }

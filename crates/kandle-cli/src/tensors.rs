@@ -78,19 +78,55 @@ fn from_safetensors(bytes: &[u8]) -> Result<Vec<(Option<String>, Array)>, Failur
     let mut tensors = Vec::new();
     for (name, view) in file.iter() {
         let array = Array::read(&view).map_err(|error| format!("{}: {error}", kandle::shown(name)))?;
-        tensors.push((Some(name.to_owned()), array));
+        tensors.push((name.to_owned(), array));
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(tensors)
+    let take = |tensors: &mut Vec<(String, Array)>, name: &str| {
+        let found = tensors.iter().position(|(other, _)| other == name)?;
+        Some(tensors.remove(found).1)
+    };
+    let of_texts = |(name, _): &(String, Array)| name.strip_suffix(OFFSETS).map(str::to_owned);
+    for name in tensors.iter().filter_map(of_texts).collect::<Vec<_>>() {
+        let shape = take(&mut tensors, &format!("{name}{SHAPE}"));
+        let (Some(bytes), Some(offsets)) = (take(&mut tensors, &name), take(&mut tensors, &format!("{name}{OFFSETS}")))
+        else {
+            return Err(format!("{}{OFFSETS}: there is no {}", kandle::shown(&name), kandle::shown(&name)).into());
+        };
+        let texts = bytes.split(&offsets).and_then(|texts| match shape.as_ref().and_then(sizes) {
+            Some(shape) => texts.reshaped(&shape),
+            None => Ok(texts),
+        });
+        tensors.push((name.clone(), texts.map_err(|error| format!("{}: {error}", kandle::shown(&name)))?));
+    }
+    Ok(tensors.into_iter().map(|(name, array)| (Some(name), array)).collect())
+}
+
+/// What a tensor of strings has beside its bytes in a .safetensors file: where each string begins and the last ends, and
+/// how many there are along each axis. Without the latter there is one axis.
+const OFFSETS: &str = ".offsets";
+const SHAPE: &str = ".shape";
+
+/// The whole numbers of an int64 tensor.
+fn sizes(shape: &Array) -> Option<Vec<usize>> {
+    let (sizes, _) = shape.bytes().as_chunks::<8>();
+    let size = |bytes: &[u8; 8]| usize::try_from(i64::from_le_bytes(*bytes)).ok();
+    if shape.dtype() == Dtype::I64 { sizes.iter().map(size).collect() } else { None }
 }
 
 fn to_safetensors(tensors: &[(String, Array)]) -> Result<Vec<u8>, Failure> {
-    // safetensors knows no strings: their bytes one after another, and where each begins.
-    let stored = tensors.iter().flat_map(|(name, array)| match array.stored_texts() {
-        Some((bytes, offsets)) => vec![(name.clone(), bytes), (format!("{name}.offsets"), offsets)],
-        None => vec![(name.clone(), array.clone())],
-    });
-    let stored: Vec<(String, Array)> = stored.collect();
+    // safetensors knows no strings: their bytes stand one after another.
+    let mut stored: Vec<(String, Array)> = Vec::new();
+    for (name, array) in tensors {
+        match array.stored_texts() {
+            Some((bytes, offsets)) => {
+                let shape = array.shape().iter().map(|size| i64::try_from(*size)).collect::<Result<Vec<_>, _>>()?;
+                let shape = Array::from_slice(&shape, &[shape.len()])?;
+                let beside = [(format!("{name}{OFFSETS}"), offsets), (format!("{name}{SHAPE}"), shape)];
+                stored.extend([(name.clone(), bytes)].into_iter().chain(beside));
+            }
+            None => stored.push((name.clone(), array.clone())),
+        }
+    }
     let mut views = Vec::new();
     for (name, array) in &stored {
         let dtype = array.dtype().stored().ok_or_else(|| format!("safetensors has no {}", array.dtype()))?;
@@ -285,10 +321,12 @@ mod tests {
         ];
         let back = from_safetensors(&to_safetensors(&tensors).unwrap()).unwrap();
         assert_eq!(back, tensors.map(|(name, array)| (Some(name), array)));
-        let texts = Array::from_texts(&["one", "two"], &[2]).unwrap();
-        let stored = from_safetensors(&to_safetensors(&[("d".to_owned(), texts.clone())]).unwrap()).unwrap();
-        assert_eq!([stored[0].0.as_deref(), stored[1].0.as_deref()], [Some("d"), Some("d.offsets")]);
-        assert_eq!(stored[0].1.split(&stored[1].1).unwrap(), texts);
+        let texts = [("d".to_owned(), Array::from_texts(&["one", "", "zwei"], &[3, 1]).unwrap())];
+        let back = from_safetensors(&to_safetensors(&texts).unwrap()).unwrap();
+        assert_eq!(back, texts.map(|(name, array)| (Some(name), array)));
+        let lonely = [("d.offsets".to_owned(), Array::from_slice(&[0i64, 3], &[2]).unwrap())];
+        let error = from_safetensors(&to_safetensors(&lonely).unwrap()).unwrap_err().to_string();
+        assert_eq!(error, "d.offsets: there is no d");
     }
 
     #[test]
