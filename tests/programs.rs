@@ -5,10 +5,14 @@ use std::{
     process::{Command, Output},
 };
 
-/// `cargo test` builds examples beside the tests.
 fn infer(arguments: &[&str]) -> Output {
+    example("infer", arguments)
+}
+
+/// `cargo test` builds examples beside the tests.
+fn example(name: &str, arguments: &[&str]) -> Output {
     let tests = std::env::current_exe().unwrap();
-    let program: PathBuf = tests.parent().unwrap().parent().unwrap().join("examples").join("infer");
+    let program: PathBuf = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
     let program = program.with_extension(std::env::consts::EXE_EXTENSION);
     assert!(program.exists(), "{} is not built: run cargo build --examples", program.display());
     Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
@@ -25,7 +29,7 @@ fn without_arguments_example3_is_compared_with_keras() {
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
     for expected in [
         "\"example3\" from Keras 3.15.1, loaded in",
-        "dense.weight [64, 128] from layers/dense/vars/0, transposed",
+        "dense.weight [64, 128] from layers/dense/vars/0 (float32), transposed",
         "[[1, 2, 3],\n [4, 5, 6]]",
         "output [2, 3, 64] in",
         "worst difference from Keras:",
@@ -43,14 +47,25 @@ fn any_supported_model_runs_on_what_is_given() {
 }
 
 #[test]
+fn a_model_with_a_layer_of_ones_own_runs() {
+    let output = example("custom_layer", &[]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("register a layer for it") && said.contains("1 passed, 0 failed, 0 unchecked"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_run_says_why() {
-    let refused = "error: reference_outputs/refused/conv/model.h5: 2 problems\n  \
-                   layer \"conv2d\" (Conv2D): this layer class is not supported\n  \
-                   layer \"lstm\" (LSTM): this layer class is not supported\n";
-    let id =
-        "error: layer \"embedding\" (Embedding): id 1000 at [0, 1] is not in the vocabulary: ids go from 0 to 999\n";
+    let refused = "error: reference_outputs/refused/several/model.h5: 2 problems\n  \
+                   layer \"name\" (package>Name): package>Name is a user's own layer class, whose Python code is not in the \
+                   file: \
+                   register a layer for it\n  \
+                   layer \"lambda\" (Lambda): a Lambda layer holds Python code, which is never run: build the model with a \
+                   built-in layer instead, and save it again\n";
+    let id = "error: layer \"embedding\" (Embedding): id 1000 at [0, 1] is not in the vocabulary: ids go from 0 to 999, or \
+              from the end from -1 to -1000\n";
     for (arguments, expected) in [
-        (&["reference_outputs/refused/conv/model.h5", "[1]"][..], refused),
+        (&["reference_outputs/refused/several/model.h5", "[1]"][..], refused),
         (&["reference_outputs/example3/2x3/model.keras", "[[1, 1000]]"], id),
         (
             &["reference_outputs/example3/2x3/model.keras", "[[1], [2, 3]]"],

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Module, VarBuilder, VarMap};
 use kandle::{
-    Archive, Container, FileLayer, Judged, Limits, Model, ModelConfig, Plan, WeightMap,
+    Archive, Container, Dtype, FileLayer, Judged, Limits, Model, ModelConfig, Plan, WeightMap,
     parity::{Array, Case, check, compare, find_cases},
 };
 use serde_json::json;
@@ -35,12 +35,17 @@ fn every_weight_goes_back_to_the_bytes_of_the_file() {
         let (vars, report) = plan.load(&archive, &Device::Cpu).unwrap();
         let vars = vars.data().lock().unwrap();
         assert_eq!(vars.len(), report.loaded.len());
-        for weight in &report.loaded {
+        // Where candle has several variables for one array, they are its parts, one after another.
+        let mut arrays: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        for weight in report.loaded.iter().filter(|weight| weight.stored == Dtype::Float32) {
             let numbers = vars[&weight.name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let back = weight.layout.to_keras(numbers, &weight.layout.keras_shape(&weight.shape));
-            let bytes: Vec<u8> = back.iter().flat_map(|number| number.to_le_bytes()).collect();
-            let stored = archive.arrays().array(&weight.from).unwrap().bytes().unwrap();
-            assert!(bytes == *stored, "{}: {}", archive.name(), weight.name);
+            let bytes = back.iter().flat_map(|number| number.to_le_bytes());
+            arrays.entry(&weight.from).or_default().extend(bytes);
+        }
+        for (from, bytes) in arrays {
+            let stored = archive.arrays().array(from).unwrap().bytes().unwrap();
+            assert!(bytes == *stored, "{}: {from}", archive.name());
             compared += bytes.len();
         }
     }
@@ -169,9 +174,19 @@ fn an_architecture_in_json_takes_weights_from_another_file() {
     assert_eq!(error, "model.json: written by Keras 1, only files of Keras 3 are supported yet");
 }
 
+/// A part of the file's path, the end of the variable's name, what the gradient is, and why.
+const WITHOUT_GRADIENT: [(&str, &str, &str, &str); 6] = [
+    ("attention/", "key_dense.bias", "is zero", "moves all scores of a softmax by the same"),
+    ("GroupedQueryAttention/masks/", "query_dense.kernel", "is zero", "one key only is allowed; in TensorFlow too"),
+    ("GroupedQueryAttention/masks/", "query_dense.bias", "is zero", "one key only is allowed; in TensorFlow too"),
+    ("GroupedQueryAttention/masks/", "key_dense.kernel", "is zero", "one key only is allowed; in TensorFlow too"),
+    ("float8/", "_amax_history", "is missing", "Keras replaces it while training, by the numbers it meets"),
+    ("float8/", "outputs_grad_scale", "is missing", "Keras replaces it while training, by the gradients it meets"),
+];
+
 #[test]
 fn gradients_reach_every_trainable_weight_and_no_frozen_one() {
-    let (mut trained, mut frozen) = (0, 0);
+    let (mut trained, mut frozen, mut wrong) = (0, 0, Vec::new());
     for (case, archive) in models() {
         let (model, _) = Model::from_archive(&archive, &Device::Cpu).unwrap();
         let inputs: Vec<_> = case.input_arrays().iter().map(|input| kandle::value(input).unwrap()).collect();
@@ -180,26 +195,37 @@ fn gradients_reach_every_trainable_weight_and_no_frozen_one() {
         if special || model.plan().weights().layers().is_empty() {
             continue;
         }
-        let loss = outputs[0].tensor.sqr().unwrap().sum_all().unwrap();
+        let floats = outputs.iter().filter(|output| output.dtype.is_float());
+        let squares =
+            floats.map(|output| output.tensor.to_dtype(DType::F32).unwrap().sqr().unwrap().sum_all().unwrap());
+        let Some(loss) = squares.reduce(|sum, squares| (sum + squares).unwrap()) else { continue };
         let gradients = loss.backward().unwrap();
         let trainable: BTreeSet<String> = model.trainable_vars().into_iter().map(|(name, _)| name).collect();
         for (name, var) in model.var_map().data().lock().unwrap().iter() {
             let gradient = gradients.get(var.as_tensor()).map(numbers);
-            if trainable.contains(name) {
-                let gradient = gradient.unwrap_or_else(|| panic!("{}: {name} has no gradient", archive.name()));
-                assert!(gradient.iter().all(|number| number.is_finite()), "{}: {name}", archive.name());
-                assert!(
-                    gradient.iter().any(|number| *number != 0.0),
-                    "{}: {name} has a gradient of zeros",
-                    archive.name()
-                );
-                trained += 1;
-            } else {
-                assert!(gradient.is_none(), "{}: {name} is frozen", archive.name());
-                frozen += 1;
+            let is = match (trainable.contains(name), gradient) {
+                (false, None) => {
+                    frozen += 1;
+                    continue;
+                }
+                (true, Some(gradient)) if gradient.iter().any(|number| !number.is_finite()) => "is not finite",
+                (true, Some(gradient)) if gradient.iter().any(|number| *number != 0.0) => {
+                    trained += 1;
+                    continue;
+                }
+                (true, Some(_)) => "is zero",
+                (true, None) => "is missing",
+                (false, Some(_)) => "is there, though it is frozen",
+            };
+            let expected = WITHOUT_GRADIENT.iter().any(|(case, end, expected, _)| {
+                archive.name().contains(case) && name.ends_with(end) && *expected == is
+            });
+            if !expected {
+                wrong.push(format!("{}: {name}: the gradient {is}", archive.name()));
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(trained > 20 && frozen > 1, "{trained} trained, {frozen} frozen");
 }
 

@@ -399,7 +399,7 @@ fn what_is_not_reproduced_is_refused() {
                     layers[5]["class_name"] = json!("Flat");
                 }))
             },
-            says: "model: 6 problems\n  layer \"input_layer\" (InputLayer): ragged = true is not supported (only false)\n  layer \"dense\" (Dense): dtype = \"float4\" is not supported (only dtypes, mixed_float16, mixed_bfloat16, int8, int4 and float8)\n  layer \"dense\" (Dense): activation = \"mystery\" is not supported (only the names of built-in activations)\n  layer \"reshape\" (Reshape): target_shape: expected a list of axes, found \"2, 4\"\n  layer \"dense_1\" (Dense): b\\nc = \"\\u{202e}\" is not known for this layer\n  layer \"flatten\" (Flat): this layer class is not supported",
+            says: "model: 6 problems\n  layer \"input_layer\" (InputLayer): ragged = true is not supported (only false)\n  layer \"dense\" (Dense): dtype = \"float4\" is not supported (only dtypes, mixed_float16, mixed_bfloat16, int8, int4 and float8)\n  layer \"dense\" (Dense): activation = \"mystery\" is not supported (only the names of built-in activations)\n  layer \"reshape\" (Reshape): target_shape: expected a list of axes, found \"2, 4\"\n  layer \"dense_1\" (Dense): b\\nc = \"\\u{202e}\" is not known for this layer\n  layer \"flatten\" (Flat): this layer class is not supported: if it is your own, register a layer for it",
         },
     ]);
 }

@@ -164,7 +164,9 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     if let Some(read) = custom.and_then(|custom| custom.find(layer)) {
         return Ok(Class { read: Read::Layer(read), operation: false });
     }
-    if let Some(name) = layer.registered_name.as_deref().filter(|name| name.contains('>')) {
+    // A legacy file has the registered name as the class.
+    let names = layer.registered_name.as_deref().into_iter().chain([layer.class.as_str()]);
+    if let Some(name) = names.into_iter().find(|name| name.contains('>')) {
         let name = shown(name);
         return refuse(format!(
             "{name} is a user's own layer class, whose Python code is not in the file: register a layer for it"
@@ -195,6 +197,6 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
         Some(_) => {
             refuse(format!("this class is not Keras's own: it comes from {}", shown(module.unwrap_or_default())))
         }
-        None => refuse("this layer class is not supported".to_owned()),
+        None => refuse("this layer class is not supported: if it is your own, register a layer for it".to_owned()),
     }
 }
