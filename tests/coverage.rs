@@ -152,3 +152,12 @@ fn recorded_cases_stay_small() {
     let all: u64 = sizes.iter().map(|(size, _)| size).sum();
     assert!(all < 20 << 20, "reference_outputs holds {all} bytes");
 }
+
+#[test]
+fn the_list_of_operations_is_that_of_the_registry() {
+    let names: BTreeSet<&str> = kandle::operations().map(|operation| operation.class).collect();
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/operations.md")).unwrap();
+    let (_, list) = text.split_once("\n\n## The list\n\n").unwrap();
+    let names = names.into_iter().collect::<Vec<&str>>().join(", ");
+    assert_eq!(list, format!("{names}\n"), "the list of the registry:\n{names}");
+}
