@@ -20,7 +20,6 @@ mod layers;
 mod layout;
 mod load;
 mod locate;
-#[allow(dead_code)]
 mod math;
 mod model;
 mod numeric;

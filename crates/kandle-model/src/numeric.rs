@@ -140,10 +140,7 @@ pub(crate) fn floats_together(a: Dtype, b: Dtype) -> Dtype {
 /// Floats rounded to the dtype that a layer computes in, in the dtype they came in: what each operation of Keras does in
 /// half precision.
 pub(crate) fn rounded(xs: &Tensor, policy: &Policy) -> Result<Tensor> {
-    match policy.compute {
-        Dtype::Float16 | Dtype::Bfloat16 => xs.to_dtype(storage(policy.compute)?)?.to_dtype(xs.dtype()),
-        _ => Ok(xs.clone()),
-    }
+    policy.rounded(xs.clone())
 }
 
 /// A tensor of `number`, like `xs` in shape, dtype and device.

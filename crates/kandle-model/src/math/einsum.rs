@@ -49,11 +49,6 @@ impl Equation {
         }
     }
 
-    /// How many operands it takes.
-    pub(crate) fn operands(&self) -> usize {
-        self.inputs.len()
-    }
-
     /// Names the axes of operands of these ranks.
     fn bind(&self, ranks: &[usize]) -> std::result::Result<Bound, String> {
         if ranks.len() != self.inputs.len() {

@@ -7,14 +7,13 @@
 //!
 //! Source: keras/src/layers/normalization/group_normalization.py.
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::bail;
 use kandle_format::Problem;
 
-use super::{moments, reciprocal_root};
+use super::{computed_in, given_back, moments, reciprocal_root, scaled};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
     layers::{axis, cannot, one_float},
-    numeric::storage,
 };
 
 #[derive(Debug)]
@@ -72,8 +71,7 @@ impl KerasLayer for GroupNormalization {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let (input, policy) = (call.input()?, call.given.policy());
-        // Keras: computed in float32 or float64 by the dtype of the input, whatever the layer's own is.
-        let dtype = if input.tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let dtype = computed_in(input);
         let sizes = input.tensor.dims();
         let place = axis(self.axis, sizes.len()).map_err(candle_core::Error::msg)?;
         let channels = input.tensor.dim(place)?;
@@ -96,14 +94,9 @@ impl KerasLayer for GroupNormalization {
         let (center, variance) = moments(&xs, &places)?;
         let factor = reciprocal_root(&(variance + self.epsilon)?)?;
         let gamma = if self.scale { next()? } else { None };
-        let factor = gamma.map_or_else(|| Ok(factor.clone()), |gamma: Tensor| factor.broadcast_mul(&gamma))?;
-        let shift = center.neg()?.broadcast_mul(&factor)?;
         let beta = if self.center { next()? } else { None };
-        let shift = beta.map_or_else(|| Ok(shift.clone()), |beta: Tensor| shift.broadcast_add(&beta))?;
-        let ys = xs.broadcast_mul(&factor)?.broadcast_add(&shift)?.reshape(sizes)?;
-        // Keras: rounded to the input's dtype first, then to the layer's.
-        let ys = ys.to_dtype(input.tensor.dtype())?.to_dtype(storage(policy.compute)?)?;
-        Ok(vec![Value::new(ys, policy.compute)])
+        let ys = scaled(&xs, &center, factor, gamma, beta)?.reshape(sizes)?;
+        given_back(&ys, input, policy)
     }
 
     fn masking(&self) -> Masking {

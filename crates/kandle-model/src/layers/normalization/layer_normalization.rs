@@ -9,14 +9,12 @@
 //!
 //! Source: keras/src/layers/normalization/layer_normalization.py, keras/src/ops/nn.py (`_layer_normalization`).
 
-use candle_core::{DType, Tensor};
 use kandle_format::Problem;
 
-use super::{moments, reciprocal_root};
+use super::{computed_in, given_back, moments, reciprocal_root, scaled};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
     layers::{axes, cannot, one_float},
-    numeric::storage,
 };
 
 #[derive(Debug)]
@@ -79,8 +77,7 @@ impl KerasLayer for LayerNormalization {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let (input, policy) = (call.input()?, call.given.policy());
-        // Keras: computed in float32 or float64 by the dtype of the input, whatever the layer's own is.
-        let dtype = if input.tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let dtype = computed_in(input);
         let xs = input.tensor.to_dtype(dtype)?;
         let places = axes(&self.axes, xs.rank()).map_err(candle_core::Error::msg)?;
         let shape: Vec<usize> =
@@ -94,15 +91,10 @@ impl KerasLayer for LayerNormalization {
             next()?.map_or_else(|| Ok(ys.clone()), |gamma| ys.broadcast_mul(&gamma))?
         } else {
             let gamma = if self.scale { next()? } else { None };
-            let factor = gamma.map_or_else(|| Ok(factor.clone()), |gamma: Tensor| factor.broadcast_mul(&gamma))?;
-            let shift = center.neg()?.broadcast_mul(&factor)?;
             let beta = if self.center { next()? } else { None };
-            let shift = beta.map_or_else(|| Ok(shift.clone()), |beta: Tensor| shift.broadcast_add(&beta))?;
-            xs.broadcast_mul(&factor)?.broadcast_add(&shift)?
+            scaled(&xs, &center, factor, gamma, beta)?
         };
-        // Keras: rounded to the input's dtype first, then to the layer's.
-        let ys = ys.to_dtype(input.tensor.dtype())?.to_dtype(storage(policy.compute)?)?;
-        Ok(vec![Value::new(ys, policy.compute)])
+        given_back(&ys, input, policy)
     }
 
     fn masking(&self) -> Masking {

@@ -10,8 +10,8 @@ mod unit_normalization;
 use candle_core::{DType, Result, Tensor};
 
 use crate::{
-    Policy,
-    numeric::{constant_like, rounded},
+    Policy, Value,
+    numeric::{constant_like, rounded, storage},
     registry::{Family, Registered, layer},
 };
 use batch_normalization::BatchNormalization;
@@ -50,6 +50,25 @@ fn moments(xs: &Tensor, axes: &[usize]) -> Result<(Tensor, Tensor)> {
     let center = mean(xs, axes)?;
     let variance = mean(&xs.broadcast_sub(&center)?.sqr()?, axes)?;
     Ok((center, variance))
+}
+
+/// `(xs − center) · factor · gamma + beta`, as Keras multiplies it out.
+fn scaled(xs: &Tensor, center: &Tensor, factor: Tensor, gamma: Option<Tensor>, beta: Option<Tensor>) -> Result<Tensor> {
+    let factor = gamma.map_or(Ok(factor.clone()), |gamma| factor.broadcast_mul(&gamma))?;
+    let shift = center.neg()?.broadcast_mul(&factor)?;
+    let shift = beta.map_or(Ok(shift.clone()), |beta| shift.broadcast_add(&beta))?;
+    xs.broadcast_mul(&factor)?.broadcast_add(&shift)
+}
+
+/// What a layer that casts for itself gives back of `ys`. Keras: rounded to the input's dtype first, then to the layer's.
+fn given_back(ys: &Tensor, input: &Value, policy: &Policy) -> Result<Vec<Value>> {
+    let ys = ys.to_dtype(input.tensor.dtype())?.to_dtype(storage(policy.compute)?)?;
+    Ok(vec![Value::new(ys, policy.compute)])
+}
+
+/// The dtype such a layer computes in. Keras: float32 or float64 by the dtype of the input, whatever the layer's own is.
+fn computed_in(input: &Value) -> DType {
+    if input.tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 /// `1 / √x`.

@@ -1,17 +1,19 @@
-//! `keras.layers.Dropout`: nothing, at inference. Any shape and dtype.
+//! `keras.layers.Dropout`, `AlphaDropout`, `GaussianDropout`, `GaussianNoise` and `ActivityRegularization`: what goes in comes
+//! out, with its mask, at inference. Any shape and dtype.
 //!
-//! Source: keras/src/layers/regularization/dropout.py.
+//! Source: keras/src/layers/regularization/dropout.py, alpha_dropout.py, gaussian_dropout.py, gaussian_noise.py and
+//! activity_regularization.py.
 
 use kandle_format::Problem;
 
 use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one};
 
 #[derive(Debug)]
-pub(crate) struct Dropout;
+pub(super) struct Inactive;
 
-impl KerasLayer for Dropout {
+impl KerasLayer for Inactive {
     fn read(fields: &mut Fields<'_>) -> Self {
-        fields.training_only(&["rate", "seed", "noise_shape", "activity_regularizer"]);
+        fields.training_only(&["rate", "stddev", "seed", "noise_shape", "l1", "l2", "activity_regularizer"]);
         Self
     }
 
