@@ -9,7 +9,7 @@ The cases are declared in declared/, one module per family of layers: a case is 
 model and its inputs. Its weights come from a seeded generator, its outputs from
 the model reloaded from model.keras on TensorFlow, the same numbers from JAX
 (`jax_i`) and in float64 (`truth_i`). A file is rewritten only when what it says
-has changed.
+has changed. Of cases side by side with the same model one holds its files.
 """
 
 import argparse
@@ -121,6 +121,9 @@ class Calls:
         if not isinstance(operation, layers.Layer):
             return None
         prefix = f"layers/{path}/{call}"
+        if isinstance(self._running[-1], keras.Sequential):
+            # Keras: within, a Sequential hands the masks that tensors carry on as arguments; its config has no arguments.
+            kwargs = {name: value for name, value in kwargs.items() if not name.endswith("mask")}
         self._note(prefix, "in", "in_mask", (args, dict(sorted(kwargs.items()))))
         return prefix
 
@@ -162,7 +165,9 @@ def exact_constants() -> Iterator[None]:
         return tf.where(x > 0, x, x * tf.constant(alpha, x.dtype))
 
     def gelu(x, approximate):
-        assert not approximate
+        if approximate:
+            root = tf.sqrt(tf.constant(2.0 / np.pi, x.dtype))
+            return 0.5 * x * (1.0 + tf.tanh(root * (x + tf.constant(0.044715, x.dtype) * x**3)))
         return 0.5 * x * tf.math.erfc(-x / tf.sqrt(tf.constant(2.0, x.dtype)))
 
     before = tf.nn.leaky_relu, tf.nn.gelu
@@ -233,7 +238,7 @@ def rounded(value: float, mode: str = decimal.ROUND_HALF_EVEN) -> float:
 
 
 def is_float(array: np.ndarray) -> bool:
-    return keras.backend.is_float_dtype(str(array.dtype))
+    return not is_text(array) and keras.backend.is_float_dtype(str(array.dtype))
 
 
 def is_text(array: np.ndarray) -> bool:
@@ -312,7 +317,7 @@ class Recording:
     rule: str
 
 
-AS_WRITTEN = ("examples", "models")  # the families whose .keras files are kept as Keras writes them, with stored members
+AS_WRITTEN = ("core", "examples", "models")  # the families whose .keras files are kept as Keras writes them, with stored members
 
 
 def deflate(path: pathlib.Path) -> None:
@@ -344,6 +349,22 @@ def save_model(case: Case, folder: pathlib.Path) -> list[np.ndarray]:
     return inputs
 
 
+def owner_of(case: Case) -> Case:
+    """The case whose folder holds the model files: among siblings with the same model the one it is named after, or the first."""
+    siblings = [c for c in CASES.values() if c.model == case.model and c.folder == case.folder]
+    return next((c for c in siblings if c.name == case.model), siblings[0])
+
+
+def paths_of_files(case: Case) -> list[str]:
+    """The model files as case.json names them: `../2x3/model.keras` where a sibling has them."""
+    owner = owner_of(case)
+    if owner is case:
+        return list(case.files)
+    if not set(case.files) <= set(owner.files):
+        raise Disagreement(f"{owner.name} has not all of {', '.join(case.files)}")
+    return [f"../{owner.name.removeprefix(case.folder)}/{file}" for file in case.files]
+
+
 def insist_on_files(case: Case, folder: pathlib.Path, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
     """Keras itself must get the same outputs, bit for bit, from each of the files."""
     for file in case.files:
@@ -353,9 +374,8 @@ def insist_on_files(case: Case, folder: pathlib.Path, inputs: list[np.ndarray], 
             model.load_weights(folder / file)
         else:
             model = load(folder / file)
-        for a, b in zip(outputs_of(model, inputs), outputs, strict=True):
-            if a.tobytes() != b.tobytes():
-                raise Disagreement(f"{file} and model.keras give different outputs")
+        if packed(numbered("output", outputs_of(model, inputs))) != packed(numbered("output", outputs)):
+            raise Disagreement(f"{file} and model.keras give different outputs")
 
 
 def record(case: Case, folder: pathlib.Path) -> Recording:
@@ -381,7 +401,7 @@ def record(case: Case, folder: pathlib.Path) -> Recording:
     if case.refused:
         facts["expect"] = f"refused: {case.refused}"
     facts |= {
-        "files": list(case.files),
+        "files": paths_of_files(case),
         "inputs": described([t._keras_history.operation.name for t in model.inputs], inputs),
         "outputs": described([t._keras_history.operation.name for t in model.outputs], outputs),
         "compute_dtype": model.layers[-1].compute_dtype,
@@ -496,13 +516,10 @@ def meaning_of(file: str, data: bytes) -> object:
 
 
 def settled(case: Case, file: str, fresh: bytes, out: pathlib.Path) -> bytes:
-    """The committed bytes, of this case or of one that shares its model, if they still say the same."""
-    for other in CASES.values():
-        committed = out / other.name / file
-        if other.model == case.model and committed.is_file():
-            old = committed.read_bytes()
-            if meaning_of(file, old) == meaning_of(file, fresh):
-                return old
+    """The committed bytes, if they still say the same."""
+    committed = out / case.name / file
+    if committed.is_file() and meaning_of(file, old := committed.read_bytes()) == meaning_of(file, fresh):
+        return old
     return fresh
 
 
@@ -557,20 +574,20 @@ def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
 # ----------------------------------------------------------------------------
 
 
-def model_files(case: Case, folder: pathlib.Path, out: pathlib.Path, done: dict[str, bytes]) -> dict[str, bytes]:
-    """The case's model files; cases that share a model get the very same bytes."""
-    files = {}
-    for file in case.files:
-        key = f"{case.model}/{file}"
-        if key not in done:
-            done[key] = settled(case, file, (folder / file).read_bytes(), out)
-        files[file] = done[key]
-    return files
+def model_files(case: Case, stage: pathlib.Path, out: pathlib.Path) -> dict[str, bytes]:
+    """The model files that belong into the case's folder: none where they are those of another."""
+    fresh = {file: (stage / case.name / file).read_bytes() for file in case.files}
+    if (owner := owner_of(case)) is case:
+        return {file: settled(case, file, data, out) for file, data in fresh.items()}
+    for file, data in fresh.items():
+        theirs = stage / owner.name / file
+        if not theirs.is_file() or meaning_of(file, theirs.read_bytes()) != meaning_of(file, data):
+            raise Disagreement(f"{file} is not that of {owner.name}, whose model it says it shares")
+    return {}
 
 
 def recorded(cases: list[Case], out: pathlib.Path) -> tuple[list[tuple[Case, dict[str, bytes]]], list[str]]:
-    """Each case's files, without the special cases that are skipped, and what could not be recorded."""
-    done: dict[str, bytes] = {}
+    """Each case's files, and what could not be recorded."""
     finished, problems = [], []
     with tempfile.TemporaryDirectory() as temporary:
         stage = pathlib.Path(temporary)
@@ -586,12 +603,9 @@ def recorded(cases: list[Case], out: pathlib.Path) -> tuple[list[tuple[Case, dic
         for recording in recordings:
             case, folder = recording.case, stage / recording.case.name
             try:
-                finished.append((case, model_files(case, folder, out, done) | completed(recording, folder)))
+                finished.append((case, model_files(case, stage, out) | completed(recording, folder)))
             except Disagreement as problem:
-                if case.special:
-                    print(f"{case.name}: skipped: {problem}")
-                else:
-                    problems.append(f"{case.name}: {str(problem)[:300]}")
+                problems.append(f"{case.name}: {str(problem)[:300]}")
     return finished, problems
 
 
@@ -616,12 +630,15 @@ def undeclared(out: pathlib.Path) -> list[str]:
 
 
 def chosen(names: list[str]) -> list[Case]:
+    """The cases named, and those whose model files they share."""
     if not names:
         return list(CASES.values())
     unknown = [n for n in names if not any(c == n or c.startswith(n.rstrip("/") + "/") for c in CASES)]
     if unknown:
         sys.exit(f"no such case: {', '.join(unknown)}")
-    return [c for c in CASES.values() if any(c.name == n or c.name.startswith(n.rstrip("/") + "/") for n in names)]
+    named = [c for c in CASES.values() if any(c.name == n or c.name.startswith(n.rstrip("/") + "/") for n in names)]
+    wanted = {c.name for case in named for c in (case, owner_of(case))}
+    return [c for c in CASES.values() if c.name in wanted]
 
 
 def main() -> int:

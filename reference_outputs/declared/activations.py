@@ -39,11 +39,27 @@ ACTIVATIONS = {
     "log_sigmoid": "log(sigmoid(x)), which loses the large negatives.",
     "sparsemax": "The threshold taken over the wrong number of entries.",
 }
-OVER_AN_AXIS = ("softmax", "log_softmax", "glu", "sparsemax")
 COPYING = ("relu", "relu6", "linear", "hard_tanh", "hard_shrink")
 CORNERS = [0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 2.5, -0.0, 0.0, 1e-6]
 LARGE = np.array([[20, -20, 80, -80, 10, -10, 40, -40], [88, 88, 87, 88, 86, 88, 88, 88]], "float32")
 SPECIAL = np.array([[np.nan, np.inf, -np.inf, -0.0, 1e-30, 88.0, -104.0, 2.5]], "float32")
+ROWS = np.array(  # for what looks at a whole axis
+    [
+        [np.nan, 1.0, 2.0, -3.0, 0.5, 0.0, -1.0, 4.0],
+        [np.inf, 1.0, 2.0, -3.0, 0.5, 0.0, -1.0, 4.0],
+        [-np.inf, 1.0, -np.inf, -3.0, 0.5, 0.0, -1.0, 4.0],
+        [-np.inf] * 8,
+        [2.0, 2.0, -1.0, 2.0, 0.0, -0.0, 2.0, -1.0],
+    ],
+    "float32",
+)
+SPECIAL_ROWS = {
+    "log_softmax": ROWS,
+    "glu": ROWS,
+    # Keras: where TensorFlow runs on oneDNN, and there alone, NaN or inf makes NaN of itself and 0 of all beside it.
+    "softmax": ROWS[2:],
+    "sparsemax": ROWS[1:],  # where NaN is sorted to differs from one backend to the other
+}
 
 
 def curve(rng: np.random.Generator) -> np.ndarray:
@@ -57,15 +73,14 @@ def pointwise(
     name: str,
     says: str,
     build: Callable[[], layers.Layer],
-    special: bool = True,
+    special: np.ndarray = SPECIAL,
     files: tuple[str, ...] = ALL_FILES,
 ) -> None:
     """A layer without weights: ordinary numbers, large ones, NaN and infinities."""
     case(name, says, build, curve, files=files)
     case(f"{name}_large", "An overflow on the way to a finite number.", build, LARGE, model=name)
-    if special:
-        odd = "NaN swallowed by a maximum, or infinity times zero."
-        case(f"{name}_special", odd, build, SPECIAL, model=name, special=True)
+    odd = "NaN swallowed by a maximum, or infinity times zero."
+    case(f"{name}_special", odd, build, special, model=name)
 
 
 def rule_of_function(function: Callable | layers.Layer) -> str:
@@ -79,7 +94,7 @@ def rule_of_function(function: Callable | layers.Layer) -> str:
 def activation(case: Cases) -> None:
     for name, says in ACTIVATIONS.items():
         files = ALL_FILES if name in ("relu", "leaky_relu", "gelu", "softmax") else ("model.keras",)
-        special = name not in OVER_AN_AXIS
+        special = SPECIAL_ROWS.get(name, SPECIAL)
         pointwise(case, name, says, lambda name=name: layers.Activation(name), special, files)
 
 
@@ -125,7 +140,7 @@ def prelu(case: Cases) -> None:
     case("each", "One slope for all.", layers.PReLU, (2, 3, 4))
     case("shared_first", "Slopes shared along another axis.", lambda: layers.PReLU(shared_axes=[1]), (2, 3, 4))
     case("shared_two", "Slopes shared along another axis.", lambda: layers.PReLU(shared_axes=[1, 2]), (2, 3, 4, 2))
-    case("special", "NaN swallowed.", layers.PReLU, SPECIAL, special=True)
+    case("special", "NaN swallowed.", layers.PReLU, SPECIAL)
 
 
 @records(layers.Softmax, rule="elementwise")
@@ -134,6 +149,9 @@ def softmax(case: Cases) -> None:
     case("axis_1", "Normalised over the last axis.", lambda: layers.Softmax(axis=1), (2, 3, 4))
     case("axis_list", "Two axes normalised one after the other.", lambda: layers.Softmax(axis=[1, 2]), (2, 3, 4))
     case("large", "An overflow of the exponential.", layers.Softmax, LARGE)
+    case("special", "A row of nothing but -inf: it is NaN.", layers.Softmax, SPECIAL_ROWS["softmax"])
+    says = "NaN swallowed by a maximum, or infinity by the difference."
+    case("special_axis_list", says, lambda: layers.Softmax(axis=[1, 2]), ROWS.reshape(5, 2, 4))
     mask = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]], "bool")
     case(
         "mask",

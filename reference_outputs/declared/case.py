@@ -22,7 +22,7 @@ ALL_FILES = ("model.keras", "model.h5", "model.weights.h5")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """One folder. Cases with the same `model` share their model files byte for byte."""
+    """One folder. Of cases with the same `model` in the same folder, one holds the model files for all."""
 
     name: str
     says: str  # the plausible mistake it would show
@@ -30,7 +30,6 @@ class Case:
     model: str
     files: tuple[str, ...] = ("model.keras",)
     fill: bool = True  # set the weights from the seeded generator
-    special: bool = False  # NaN and infinities: skipped where TensorFlow and JAX disagree about them
     refused: str | None = None  # the class or key for which the file must be refused
     without_jax: str | None = None  # why there is nothing to compare with
     truth: bool = True  # the model can be computed in float64
@@ -42,6 +41,11 @@ class Case:
     def family(self) -> str:
         head = self.name.split("/")[0]
         return "examples" if head.startswith("example") else head
+
+    @property
+    def folder(self) -> str:
+        """What holds the case and its siblings, with the stroke behind it: `core/Dense/`."""
+        return self.name[: self.name.rfind("/") + 1]
 
 
 CASES: dict[str, Case] = {}

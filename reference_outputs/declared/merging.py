@@ -16,7 +16,7 @@ def merging(case: Cases, layer: type, many: bool = True) -> None:
         case("three", "Only two of three merged, or divided by 2.", layer, (2, 3), (2, 3), (2, 3))
     case("broadcast", "Axes of length 1 not stretched.", layer, (2, 1, 4), (2, 3, 1))
     case("ranks_differ", "The lower rank stretched from the left: Keras adds axes behind the batch.", layer, (2, 4), (2, 3, 4))
-    case("special", "NaN swallowed, or the sign of 0 lost.", layer, A, B, special=True)
+    case("special", "NaN swallowed, or the sign of 0 lost.", layer, A, B)
 
     @case.model("masks", "The masks of all inputs joined by and: where one has none, by Keras's own rule.")
     def _(rng):
@@ -34,8 +34,7 @@ def merging(case: Cases, layer: type, many: bool = True) -> None:
         lambda: layer(dtype="int32"),
         ints,
         np.array([[2, 2, 2**30], [3, -1, -2]], "int32"),
-        special=True,
-    )
+        )
 
 
 @records(layers.Add, rule="copy")

@@ -22,7 +22,7 @@ def batch_normalization(case: Cases) -> None:
         files = ALL_FILES if name in ("default", "bare") else ("model.keras",)
         case(name, says, lambda options=options: layers.BatchNormalization(**options), SCALED(*fed), files=files)
     case("mask", "A mask lost, or applied.", lambda: [masked(), layers.BatchNormalization()], masked_ids())
-    case("special", "NaN or an infinity made finite.", layers.BatchNormalization, np.array([[np.nan, np.inf, -np.inf, -0.0]], "float32"), special=True)
+    case("special", "NaN or an infinity made finite.", layers.BatchNormalization, np.array([[np.nan, np.inf, -np.inf, -0.0]], "float32"))
 
 
 @records(layers.LayerNormalization, rule="elementwise")

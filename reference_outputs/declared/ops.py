@@ -13,7 +13,7 @@ RULES_OF_OPS |= dict.fromkeys(
     LogicalXor IsNan IsFinite IsInf Where GetItem Reshape Transpose Concatenate Stack Split Squeeze ExpandDims Cast Any
     All Argmax Argmin Max Min Amax Amin Sort Argsort OneHot Flip Roll Tile Repeat BroadcastTo Take TakeAlongAxis Pad
     ZerosLike OnesLike Clip Relu SwapAxes Moveaxis Tril Triu Unstack Shape Ravel TopK Copy StopGradient Arange
-    Identity ArraySplit FullLike Full""".split(),
+    Identity ArraySplit FullLike Full ConvertToTensor""".split(),
     "copy",
 ) | dict.fromkeys(
     """Exp Log Log1p Expm1 Tanh Sigmoid Softmax LogSoftmax Gelu Mean Var Std Rsqrt Sin Cos Logsumexp Silu Softplus
@@ -126,7 +126,6 @@ graph(
     "A half rounded away from 0: Keras rounds to even; NaN, infinities or the sign of 0 lost.",
     lambda x: [ops.round(x), ops.floor(x), ops.ceil(x), ops.sign(x), ops.trunc(x)],
     np.array([[2.5, -2.5, 0.5, -0.5, 1.5, -0.0, np.nan, np.inf, -np.inf, 3.7]], "float32"),
-    special=True,
 )
 graph(
     "maximum_special",
@@ -134,14 +133,18 @@ graph(
     lambda x, y: [ops.maximum(x, y), ops.minimum(x, y), ops.where(x > y, x, y)],
     A,
     B,
-    special=True,
 )
 graph(
     "extremes_special",
     "A NaN swallowed by a maximum over an axis.",
     lambda x: [ops.max(x, axis=-1), ops.min(x, axis=-1)],
     np.array([[1, np.nan, 3], [np.inf, 2, -np.inf]], "float32"),
-    special=True,
+)
+graph(
+    "cumsum_special",
+    "An infinity or a NaN in the sums before it.",
+    lambda x: [ops.cumsum(x, axis=-1), ops.cumsum(x, axis=1)],
+    np.array([[[1, 2, -np.inf], [0.5, np.nan, 3]], [[np.inf, 2, -np.inf], [-np.inf, -np.inf, 1]]], "float32"),
 )
 graph(
     "argmax_ties",
@@ -154,7 +157,6 @@ graph(
     "An infinity among the numbers of a softmax.",
     lambda x: [ops.softmax(x), ops.softmax(x * 100)],
     np.array([[1, -np.inf, 3], [80, 81, -80], [-np.inf, -np.inf, 0]], "float32"),
-    special=True,
 )
 graph(
     "division_int",
@@ -162,6 +164,7 @@ graph(
     lambda x, y: [x // y, x % y, ops.divide(x, y), ops.floor_divide(x, y), ops.mod(x, y)],
     SEVENS,
     TWOS,
+    truth=False,  # integers divided give float32 also there
 )
 graph(
     "division_float",
@@ -179,11 +182,12 @@ graph(
 graph(
     "promotion",
     "An integer with a float, a bool or a bare number of Python.",
-    lambda i, f, b, u: [i + f, i * 2, i + 0.5, ops.add(b, i), ops.add(b, b), u + i, u * f, ops.divide(u, 2), ops.mean(i, axis=-1), ops.cast(f, "int32"), ops.cast(i, "bool"), ops.where(b, i, f)],
+    lambda i, f, b, u: [i + f, i * 2, i + 0.5, ops.add(b, i), ops.add(u, b), u + i, u * f, ops.divide(u, 2), ops.mean(i, axis=-1), ops.cast(f, "int32"), ops.cast(i, "bool"), ops.where(b, i, f)],
     np.array([[5, -3, 0]], "int32"),
     np.array([[1.75, -1.75, 2.5]], "float32"),
     np.array([[True, False, True]]),
     np.array([[250, 3, 0]], "uint8"),
+    truth=False,  # integers divided give float32 also there
 )
 graph(
     "one_hot",

@@ -17,7 +17,7 @@ def untouched(case: Cases, build: object, shape: tuple[int, ...]) -> None:
     else:
         case("other_sizes", says, build, (3,) + shape[1:-1] + (1,))
     odd = np.broadcast_to(ODD.reshape(1, 6, *[1] * (len(shape) - 2)), (1, 6, *[2] * (len(shape) - 2))).copy()
-    case("special", "NaN, an infinity or the sign of 0 lost.", build, odd, special=True)
+    case("special", "NaN, an infinity or the sign of 0 lost.", build, odd)
 
 
 @records(layers.Dropout, rule="copy")

@@ -320,7 +320,18 @@ fn below_largest(xs: &Tensor) -> Result<Tensor> {
 fn sparsemax(xs: &Tensor) -> Result<Tensor> {
     let (sorted, _) = xs.contiguous()?.sort_last_dim(false)?;
     let counts = Tensor::arange(1, u32::try_from(xs.dim(D::Minus1)?)? + 1, xs.device())?.to_dtype(xs.dtype())?;
-    let sums = sorted.cumsum(D::Minus1)?;
+    // candle's own cumsum is a product with zeros and ones, which makes NaN of infinities.
+    let sums: Vec<Tensor> = (0..sorted.dim(D::Minus1)?)
+        .scan(None, |sum: &mut Option<Tensor>, place| {
+            let next = sorted.narrow(D::Minus1, place, 1).and_then(|xs| match sum.take() {
+                Some(sum) => sum + xs,
+                None => Ok(xs),
+            });
+            *sum = next.as_ref().ok().cloned();
+            Some(next)
+        })
+        .collect::<Result<_>>()?;
+    let sums = Tensor::cat(&sums, D::Minus1)?;
     let support = sorted.gt(&(&sums - 1.0)?.broadcast_div(&counts)?)?;
     let kept = support.to_dtype(xs.dtype())?.sum_keepdim(D::Minus1)?;
     let sum = support.where_cond(&sums, &sums.zeros_like()?)?.sum_keepdim(D::Minus1)?;
