@@ -46,7 +46,8 @@ fn example3_by_hand() -> Result<(), Failed> {
     for (folder, shape) in [("example3/2x3", [2, 3, 64]), ("example3/4x16", [4, 16, 64])] {
         let folder: PathBuf = [CASES, folder].iter().collect();
         let case = Case::open(&folder)?;
-        for file in ["model.keras", "model.h5"] {
+        let whole = case.files.iter().filter(|file| !file.ends_with(".weights.h5"));
+        for file in whole {
             let port = ByHand(Example3::load(folder.join(file), &Device::Cpu).map_err(|error| error.to_string())?);
             let outputs = port.run(&case.input_arrays()).map_err(|error| error.to_string())?;
             if outputs.iter().map(Array::shape).ne([&shape[..]]) {

@@ -12,8 +12,10 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const EXAMPLE: &str = "reference_outputs/example3/4x16";
-const MODEL: &str = "reference_outputs/example3/4x16/model.keras";
+const EXAMPLE: &str = "reference_outputs/example3/2x3";
+const MODEL: &str = "reference_outputs/example3/2x3/model.keras";
+/// A case whose model files are those of EXAMPLE.
+const SIBLING: &str = "reference_outputs/example3/4x16";
 
 /// What one run gave.
 struct Ran {
@@ -132,14 +134,15 @@ fn verify_json_is_an_object_a_line() {
     let ran = kandle(&["verify", "--json", "reference_outputs/example3"]);
     let lines: Vec<Value> = ran.out.lines().map(object).collect();
     assert_eq!(lines.len(), 3, "{}", ran.out);
-    for (line, case) in lines.iter().zip(["reference_outputs/example3/2x3", "reference_outputs/example3/4x16"]) {
+    for (line, (case, at)) in lines.iter().zip([(EXAMPLE, ""), (SIBLING, "../2x3/")]) {
         let mut keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         let expected =
             ["allowed", "case", "files", "keras_error", "reason", "truth_error", "truth_ratio", "verdict", "worst"];
         assert_eq!(keys, expected);
         assert_eq!((&line["case"], &line["verdict"], &line["reason"]), (&json!(case), &json!("ok"), &Value::Null));
-        assert_eq!(line["files"], json!(["model.keras", "model.h5", "model.weights.h5"]));
+        let files = ["model.keras", "model.h5", "model.weights.h5"].map(|name| format!("{at}{name}"));
+        assert_eq!(line["files"], json!(files));
         assert!(line["worst"].as_f64() <= line["allowed"].as_f64() && line["truth_ratio"].as_f64() <= Some(2.0));
     }
     assert_eq!(lines[2], json!({"passed": 2, "failed": 0, "refused": 0, "expected": 0}));
@@ -231,7 +234,7 @@ fn a_path_without_a_case_is_an_error_and_the_others_run() {
 fn inspect_prints_layers_weights_and_totals() {
     let ran = kandle(&["inspect", MODEL]);
     let expected = "\
-reference_outputs/example3/4x16/model.keras: a .keras file: configuration and weights
+reference_outputs/example3/2x3/model.keras: a .keras file: configuration and weights
 written by Keras 3.15.1
 model \"example3\" (Sequential)
 
@@ -346,8 +349,10 @@ fn infer_runs_a_case_on_its_own_inputs() {
         let verdict = compare(&output(&out), keras, case.tolerance_of(0));
         assert!(verdict.passed(), "{verdict}");
     }
-    let ran = kandle(&["infer", "--out", text(&out), EXAMPLE]);
-    assert_eq!(ran.out, "output_0 (4, 16, 64) float32\n");
+    for (case, shape) in [(EXAMPLE, "(2, 3, 64)"), (SIBLING, "(4, 16, 64)")] {
+        let ran = kandle(&["infer", "--out", text(&out), case]);
+        assert_eq!(ran.out, format!("output_0 {shape} float32\n"));
+    }
 }
 
 #[test]
