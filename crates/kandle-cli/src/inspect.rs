@@ -1,17 +1,16 @@
 //! `kandle inspect`: what a file is and what is in it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use kandle::json::Value;
-use kandle::{
-    Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, PlannedLayer, Problem, Spec, Step, shown,
-};
+use kandle::{Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, Problem, Spec, shown};
 use serde_json::json;
 
-use crate::terminal::{grouped, plain_json, shape, table};
+use crate::rows::{Kind, Origin, Row, WeightRow, numbers, rows};
+use crate::terminal::{grouped, plain_json, shape, table, total};
 use crate::{Failure, terminal};
 
 /// Say what a Keras file is and what is in it
@@ -31,12 +30,16 @@ With --json, one object; what does not apply or is not known is null:
   runs            whether kandle runs this model; null for weights without a configuration
   inputs          [{name, shape, dtype}]; the batch axis is null
   outputs         [{name, shape, dtype}]
-  layers          [{name, class, dtype, output_shape, output_shapes, parameters, connected_to, weights}], the layers of
-                  models inside the model by path; dtype is the policy's compute dtype, output_shape that of the first
-                  output, connected_to [{layer, call, output}] for each call, a list of what it reads
+  layers          [{name, class, dtype, output_shape, output_shapes, parameters, trainable_parameters, connected_to,
+                  weights}], the layers of models inside the model by path; dtype is the policy's compute dtype,
+                  output_shape that of the first output, connected_to [{layer, call, output}] for each call, a list of
+                  what it reads
                   weights: [{name, shape, dtype, layout, keras_name, keras_shape, from}]: name and shape are candle's, from is
                   the array in the file
+  models          the models inside the model, likewise; their parameters are those of their layers
   parameters      how many numbers the weights have
+  trainable_parameters
+                  how many of them Keras trains
   weight_bytes    how many bytes they take in the file
   arrays          [{path, shape, dtype}], all arrays of the file
   ignored         {training_configuration, groups: [{name, arrays}]}, what inference does not use
@@ -76,87 +79,6 @@ struct Inspected<'a> {
     problems: Vec<Problem>,
 }
 
-/// One weight of a layer.
-struct WeightRow {
-    name: String,
-    shape: Vec<usize>,
-    dtype: &'static str,
-    layout: String,
-    keras_name: &'static str,
-    keras_shape: Vec<usize>,
-    from: Option<String>,
-}
-
-/// One layer: what the plan knows of it, or the configuration alone.
-struct LayerRow {
-    name: String,
-    class: String,
-    dtype: Option<&'static str>,
-    outputs: Option<Vec<Spec>>,
-    /// For each call, where what it reads comes from.
-    connected: Option<Vec<Vec<Origin>>>,
-    weights: Option<Vec<WeightRow>>,
-}
-
-/// Where a tensor comes from: an output of a call of a layer; an input of the model is output 0 of its only call.
-#[derive(Clone)]
-struct Origin {
-    layer: String,
-    call: usize,
-    output: usize,
-}
-
-impl Origin {
-    /// As Keras prints it: `dense[0][0]`.
-    fn text(&self) -> String {
-        format!("{}[{}][{}]", shown(&self.layer), self.call, self.output)
-    }
-}
-
-/// Where each slot of a plan comes from; constants of the graph come from nowhere.
-fn origins(plan: &Plan) -> BTreeMap<usize, Origin> {
-    let input = |input: &kandle::Input| (input.slot, Origin { layer: input.name.clone(), call: 0, output: 0 });
-    let mut origins: BTreeMap<usize, Origin> = plan.inputs().iter().map(input).collect();
-    for step in plan.steps() {
-        let layer = plan.layers().get(step.layer).map(|layer| layer.path.clone()).unwrap_or_default();
-        for (output, slot) in step.outputs.iter().enumerate() {
-            origins.insert(*slot, Origin { layer: layer.clone(), call: step.call, output });
-        }
-    }
-    origins
-}
-
-/// How many numbers an array of `shape` has. A file may declare any shape, so it stops at the largest number there is.
-fn numbers(shape: &[usize]) -> usize {
-    shape.iter().fold(1, |product: usize, axis| product.saturating_mul(*axis))
-}
-
-fn total(numbers: impl IntoIterator<Item = usize>) -> usize {
-    numbers.into_iter().fold(0, usize::saturating_add)
-}
-
-impl LayerRow {
-    /// The shapes of the first call's outputs, as `model.summary()` prints them.
-    fn output_shapes(&self) -> Option<String> {
-        let shapes: Vec<String> = self.outputs.as_ref()?.iter().map(|output| output.shape.to_string()).collect();
-        Some(match shapes.as_slice() {
-            [only] => only.clone(),
-            shapes => format!("[{}]", shapes.join(", ")),
-        })
-    }
-
-    /// Where what its calls read comes from, the calls apart by semicolons.
-    fn connected_to(&self) -> String {
-        let call = |call: &Vec<Origin>| call.iter().map(Origin::text).collect::<Vec<_>>().join(", ");
-        self.connected.iter().flatten().map(call).collect::<Vec<_>>().join("; ")
-    }
-
-    fn parameters(&self) -> Option<usize> {
-        let weights = self.weights.as_ref()?;
-        Some(total(weights.iter().map(|weight| numbers(&weight.shape))))
-    }
-}
-
 impl<'a> Inspected<'a> {
     fn new(archive: &'a Archive) -> kandle::Result<Self> {
         let mut inspected = Self { archive, config: None, plan: None, report: None, problems: Vec::new() };
@@ -190,61 +112,12 @@ impl<'a> Inspected<'a> {
         self.config.as_ref().map(|_| self.report.is_some())
     }
 
-    fn layers(&self) -> Vec<LayerRow> {
+    fn rows(&self) -> Vec<Row> {
         match (&self.plan, &self.config) {
-            (Some(plan), _) => {
-                let origins = origins(plan);
-                let planned = |(number, layer)| self.planned(plan, &origins, number, layer);
-                plan.layers().iter().enumerate().map(planned).collect()
-            }
-            (None, Some(config)) => {
-                let row = |layer: &kandle::LayerConfig| LayerRow {
-                    name: layer.name.clone(),
-                    class: layer.class.clone(),
-                    dtype: None,
-                    outputs: None,
-                    connected: None,
-                    weights: None,
-                };
-                config.layers.iter().map(row).collect()
-            }
+            (Some(plan), _) => rows(plan, self.report.as_ref()),
+            (None, Some(config)) => config.layers.iter().map(Row::unplanned).collect(),
             (None, None) => Vec::new(),
         }
-    }
-
-    fn planned(&self, plan: &Plan, origins: &BTreeMap<usize, Origin>, number: usize, layer: &PlannedLayer) -> LayerRow {
-        let calls = || plan.steps().iter().filter(|step| step.layer == number);
-        let specs = |step: &Step| step.outputs.iter().filter_map(|slot| plan.slot(*slot).cloned()).collect();
-        let reads = |step: &Step| step.inputs.iter().filter_map(|slot| origins.get(slot).cloned()).collect();
-        let mut weights = Vec::new();
-        if let Some(entry) = plan.weights_of(layer) {
-            for weight in &entry.weights {
-                let name = entry.name(weight);
-                let loaded = self.report.iter().flat_map(|report| &report.loaded).find(|loaded| loaded.name == name);
-                weights.push(WeightRow {
-                    name,
-                    shape: weight.candle_shape(),
-                    dtype: weight.dtype.map_or("float32", kandle::Dtype::name),
-                    layout: weight.layout.to_string(),
-                    keras_name: weight.keras,
-                    keras_shape: weight.shape.clone(),
-                    from: loaded.map(|loaded| loaded.from.clone()),
-                });
-            }
-        }
-        LayerRow {
-            name: layer.path.clone(),
-            class: layer.class.clone(),
-            dtype: (!layer.is_operation()).then(|| layer.policy.compute.name()),
-            outputs: calls().next().map(specs),
-            connected: Some(calls().map(reads).collect()),
-            weights: Some(weights),
-        }
-    }
-
-    fn parameters(&self) -> Option<usize> {
-        self.plan.as_ref()?;
-        self.layers().iter().map(LayerRow::parameters).collect::<Option<Vec<_>>>().map(total)
     }
 
     /// How many bytes the loaded weights take in the file.
@@ -253,7 +126,9 @@ impl<'a> Inspected<'a> {
             let array = self.archive.arrays().array(path)?;
             Some(numbers(array.shape()).saturating_mul(array.dtype().ok()?.size()))
         };
-        self.report.as_ref()?.loaded.iter().map(|weight| of(&weight.from)).collect::<Option<Vec<_>>>().map(total)
+        // Where candle has several variables for one array, it is there once.
+        let loaded: BTreeSet<&str> = self.report.as_ref()?.loaded.iter().map(|weight| weight.from.as_str()).collect();
+        loaded.into_iter().map(of).collect::<Option<Vec<_>>>().map(total)
     }
 
     /// Path, shape and dtype of every array of the file.
@@ -310,21 +185,18 @@ impl<'a> Inspected<'a> {
 
     fn push_model(&self, text: &mut String, config: &ModelConfig) {
         let _ = write!(text, "model \"{}\" ({})\n\n", shown(&config.name), shown(&config.class));
-        let layers = self.layers();
+        let rows = self.rows();
         let unknown = || "?".to_owned();
-        let layer = |layer: &LayerRow| {
+        let cells = |row: &Row| {
             [
-                format!("{} ({})", shown(&layer.name), shown(&layer.class)),
-                layer.output_shapes().unwrap_or_else(unknown),
-                layer.parameters().map_or_else(unknown, grouped),
-                layer.connected_to(),
+                format!("{} ({})", shown(&row.name), shown(&row.class)),
+                row.output_shapes().unwrap_or_else(unknown),
+                row.parameters.map_or_else(unknown, grouped),
+                row.connected_to(),
             ]
         };
-        let input = |(name, spec): (String, Spec)| {
-            [format!("{} (InputLayer)", shown(&name)), spec.shape.to_string(), "0".to_owned(), String::new()]
-        };
-        let rows: Vec<_> = self.inputs().into_iter().map(input).chain(layers.iter().map(layer)).collect();
-        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &rows));
+        let lines: Vec<_> = rows.iter().map(cells).collect();
+        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &lines));
         let weight = |weight: &WeightRow| {
             [
                 shown(&weight.name),
@@ -334,9 +206,9 @@ impl<'a> Inspected<'a> {
                 weight.from.as_deref().map_or_else(unknown, shown),
             ]
         };
-        let rows: Vec<_> = layers.iter().flat_map(|layer| &layer.weights).flatten().map(weight).collect();
-        if !rows.is_empty() {
-            let _ = writeln!(text, "{}", table(["weight", "shape", "layout", "in Keras", "from"], &rows));
+        let lines: Vec<_> = rows.iter().flat_map(|row| &row.weights).flatten().map(weight).collect();
+        if !lines.is_empty() {
+            let _ = writeln!(text, "{}", table(["weight", "shape", "layout", "in Keras", "from"], &lines));
         }
         for (number, (name, spec)) in self.inputs().iter().enumerate() {
             let _ = writeln!(text, "input_{number}: \"{}\" {} {}", shown(name), spec.shape, spec.dtype);
@@ -344,14 +216,13 @@ impl<'a> Inspected<'a> {
         for (name, spec) in self.outputs() {
             let _ = writeln!(text, "{name}: {} {}", spec.shape, spec.dtype);
         }
-        match (self.parameters(), self.weight_bytes()) {
-            (Some(parameters), Some(bytes)) => {
-                let _ = writeln!(text, "parameters: {} ({} bytes)", grouped(parameters), grouped(bytes));
+        match sums(&rows) {
+            Some((parameters, trainable)) => {
+                let bytes = self.weight_bytes().map_or_else(String::new, |bytes| format!(", {} bytes", grouped(bytes)));
+                let (parameters, trainable) = (grouped(parameters), grouped(trainable));
+                let _ = writeln!(text, "parameters: {parameters} ({trainable} trainable{bytes})");
             }
-            (Some(parameters), None) => {
-                let _ = writeln!(text, "parameters: {}", grouped(parameters));
-            }
-            (None, _) => {
+            None => {
                 let arrays = self.arrays();
                 let numbers = total(arrays.iter().map(|array| numbers(array.1)));
                 let _ = writeln!(text, "the file has {} arrays, {} numbers", grouped(arrays.len()), grouped(numbers));
@@ -391,18 +262,22 @@ impl<'a> Inspected<'a> {
             })
         };
         let origin = |origin: &Origin| json!({"layer": origin.layer, "call": origin.call, "output": origin.output});
-        let layer = |layer: &LayerRow| {
+        let row = |row: &Row| {
             json!({
-                "name": layer.name,
-                "class": layer.class,
-                "dtype": layer.dtype,
-                "output_shape": layer.outputs.as_ref().and_then(|outputs| outputs.first()).map(|output| &output.shape.0),
-                "output_shapes": layer.outputs.as_ref().map(|outputs| outputs.iter().map(|output| json!(output.shape.0)).collect::<Value>()),
-                "parameters": layer.parameters(),
-                "connected_to": layer.connected.as_ref().map(|calls| calls.iter().map(|call| call.iter().map(origin).collect::<Value>()).collect::<Value>()),
-                "weights": layer.weights.as_ref().map(|weights| weights.iter().map(weight).collect::<Value>()),
+                "name": row.name,
+                "class": row.class,
+                "dtype": row.dtype,
+                "output_shape": row.outputs.as_ref().and_then(|outputs| outputs.first()).map(|output| &output.shape.0),
+                "output_shapes": row.outputs.as_ref().map(|outputs| outputs.iter().map(|output| json!(output.shape.0)).collect::<Value>()),
+                "parameters": row.parameters,
+                "trainable_parameters": row.trainable,
+                "connected_to": row.connected.as_ref().map(|calls| calls.iter().map(|call| call.iter().map(origin).collect::<Value>()).collect::<Value>()),
+                "weights": row.weights.as_ref().map(|weights| weights.iter().map(weight).collect::<Value>()),
             })
         };
+        let rows = self.rows();
+        let of = |kind: Kind| -> Value { rows.iter().filter(|row| row.kind == kind).map(row).collect() };
+        let sums = sums(&rows);
         let array = |(path, shape, dtype): &(&str, &[usize], Option<kandle::Dtype>)| json!({"path": path, "shape": shape, "dtype": dtype.map(kandle::Dtype::name)});
         let ignored = |group: &(String, usize)| json!({"name": group.0, "arrays": group.1});
         let problem = |problem: &Problem| json!({"kind": word(problem.kind), "at": problem.at, "what": problem.what});
@@ -415,8 +290,10 @@ impl<'a> Inspected<'a> {
             "runs": self.runs(),
             "inputs": self.plan.as_ref().map(|_| specs(self.inputs())),
             "outputs": self.plan.as_ref().map(|_| specs(self.outputs())),
-            "layers": self.config.as_ref().map(|_| self.layers().iter().map(layer).collect::<Value>()),
-            "parameters": self.parameters(),
+            "layers": self.config.as_ref().map(|_| of(Kind::Layer)),
+            "models": self.plan.as_ref().map(|_| of(Kind::Model)),
+            "parameters": sums.map(|(parameters, _)| parameters),
+            "trainable_parameters": sums.map(|(_, trainable)| trainable),
             "weight_bytes": self.weight_bytes(),
             "arrays": self.arrays().iter().map(array).collect::<Value>(),
             "ignored": self.config.as_ref().map(|config| json!({
@@ -426,6 +303,13 @@ impl<'a> Inspected<'a> {
             "problems": self.problems.iter().map(problem).collect::<Value>(),
         })
     }
+}
+
+/// How many numbers the weights of all layers have, and how many of them are trained.
+fn sums(rows: &[Row]) -> Option<(usize, usize)> {
+    let layers = || rows.iter().filter(|row| row.kind != Kind::Model);
+    let sum = |of: fn(&Row) -> Option<usize>| layers().map(of).collect::<Option<Vec<_>>>().map(total);
+    Some((sum(|row| row.parameters)?, sum(|row| row.trainable)?))
 }
 
 fn container(container: Container) -> &'static str {

@@ -3,6 +3,7 @@
 mod infer;
 mod inspect;
 mod npy;
+mod rows;
 mod tensors;
 mod terminal;
 mod verify;

@@ -29,6 +29,11 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     lines
 }
 
+/// The sum. A file may declare any numbers, so it stops at the largest there is.
+pub(crate) fn total(numbers: impl IntoIterator<Item = usize>) -> usize {
+    numbers.into_iter().fold(0, usize::saturating_add)
+}
+
 /// `136256` as `136,256`.
 pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();

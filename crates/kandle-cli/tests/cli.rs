@@ -250,12 +250,56 @@ dense.bias        (64,)        as is       bias (64,)              layers/dense/
 
 input_0: \"input_layer\" (None, None) int32
 output_0: (None, None, 64) float32
-parameters: 136,256 (545,024 bytes)
+parameters: 136,256 (136,256 trainable, 545,024 bytes)
 ";
     assert_eq!((ran.out.as_str(), ran.err.as_str(), ran.code), (expected, "", 0));
     let legacy = kandle(&["inspect", &format!("{EXAMPLE}/model.h5")]).out;
     assert!(legacy.contains("\nwritten by Keras 3.15.1 on tensorflow\n"), "{legacy}");
     assert!(legacy.contains("model_weights/dense/"), "{legacy}");
+}
+
+/// As `model.summary(expand_nested=True)`: a model inside the model has a row of its own, seen from outside by its outputs
+/// and from inside by its inputs, and its layers follow.
+#[test]
+fn inspect_prints_models_inside_the_model() {
+    let ran = kandle(&["inspect", "reference_outputs/models/Functional/nested_structures/model.keras"]);
+    let rows = "
+layer (class)          output shape            parameters  connected to
+x (InputLayer)         (None, 2)                        0
+y (InputLayer)         (None, 3)                        0
+inner (Functional)     [(None, 2), (None, 2)]          14  y[0][0], x[0][0]
+inner/a (InputLayer)   (None, 3)                        0  y[0][0]
+inner/b (InputLayer)   (None, 2)                        0  x[0][0]
+inner/dense (Dense)    (None, 2)                        6  inner/b[0][0]
+inner/dense_1 (Dense)  (None, 2)                        8  inner/a[0][0]
+subtract (Subtract)    (None, 2)                        0  inner[0][0], inner[0][1]
+";
+    assert!(ran.out.contains(rows), "{}", ran.out);
+
+    // Called twice, once through a model that calls it twice; a model in a model.
+    let ran = kandle(&["inspect", "reference_outputs/models/Functional/two_deep_twice/model.keras"]);
+    for row in [
+        "\nmiddle (Functional)                    (None, 3)             36  xs[0][0]; ys[0][0]\n",
+        "\nmiddle/dense (Dense)                   (None, 3)             12  middle/inner[0][0]; middle/inner[2][0]\n",
+        "\nconcatenate (Concatenate)              (None, 6)              0  middle[0][0], middle[1][0]\n",
+        "\nparameters: 36 (36 trainable, 144 bytes)\n",
+    ] {
+        assert!(ran.out.contains(row), "{row}\n{}", ran.out);
+    }
+
+    // What is fed to the model inside brings the mask of the call; one array of a GRU's biases is two variables in candle.
+    let mask_nested = "reference_outputs/models/Functional/mask_nested/model.keras";
+    let ran = kandle(&["inspect", mask_nested]);
+    let fed = "\ninner/input_layer (InputLayer)  (None, 5, 3)           0  embedding[0][0], not_equal[0][0]\n";
+    assert!(ran.out.contains(fed), "{}", ran.out);
+    assert!(ran.out.contains("\nparameters: 126 (126 trainable, 504 bytes)\n"), "{}", ran.out);
+    let object = object(&kandle(&["inspect", mask_nested, "--json"]).out);
+    assert_eq!((&object["models"][0]["name"], &object["models"][0]["parameters"]), (&json!("inner"), &json!(60)));
+    assert!(object["layers"].as_array().unwrap().iter().all(|layer| layer["name"] != "inner"), "{object}");
+
+    // Frozen layers, and statistics that no gradient reaches.
+    let ran = kandle(&["inspect", "reference_outputs/models/Sequential/nested_frozen/model.keras"]);
+    assert!(ran.out.contains("\nparameters: 60 (42 trainable, 240 bytes)\n"), "{}", ran.out);
 }
 
 #[test]

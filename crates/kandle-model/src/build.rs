@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kandle_format::{Dtype, Error, ErrorKind, LayerConfig, ModelConfig, Problem, Result, shown};
 
 use crate::{
-    Argument, Arguments, Given, Input, KerasLayer, LayerWeights, Plan, PlannedLayer, Policy, Spec, Step,
+    Argument, Arguments, Given, Input, KerasLayer, LayerWeights, ModelCall, Plan, PlannedLayer, PlannedModel, Policy,
+    Spec, Step,
     fields::{Context, Fields},
     graph::{Graph, History, Nest, Source},
     plan::{GroupNames, MOST_AXES, place, read_input, shape},
@@ -21,8 +22,32 @@ const MOST_STEPS: usize = 1 << 20;
 struct Scope {
     at: String,
     path: String,
+    class: String,
+    /// The number of the first layer read in it.
+    first: usize,
     members: Vec<Member>,
     body: Body,
+    calls: Vec<ModelCall>,
+}
+
+impl Scope {
+    /// The InputLayers it is fed at, in the order it is fed; `None` for a Sequential model without one.
+    ///
+    /// # Errors
+    /// A text where it is fed at a layer.
+    fn inputs(&self) -> std::result::Result<Vec<Option<Input>>, &'static str> {
+        let input = |history: History| match self.members.get(history.layer) {
+            Some(Member::Input(input)) => Ok(Some(input.clone())),
+            _ => Err("an input that is no InputLayer is not supported"),
+        };
+        match &self.body {
+            Body::Functional(graph) => graph.inputs.leaves().into_iter().map(input).collect(),
+            Body::Sequential => Ok(vec![match self.members.first() {
+                Some(Member::Input(input)) => Some(input.clone()),
+                _ => None,
+            }]),
+        }
+    }
 }
 
 /// What a layer of a model is.
@@ -137,6 +162,7 @@ impl<'a> Builder<'a> {
                 format!("a model of class {} is not supported (only Sequential and Functional)", shown(&config.class));
             self.refuse(&config.at, what);
         }
+        let first = self.definitions.len();
         let mut names = BTreeSet::new();
         let mut groups = GroupNames::default();
         let mut members = Vec::new();
@@ -184,7 +210,8 @@ impl<'a> Builder<'a> {
             }
             Body::Sequential
         };
-        self.scopes.push(Scope { at: config.at.clone(), path: within.path.to_owned(), members, body });
+        let (at, path, class) = (config.at.clone(), within.path.to_owned(), config.class.clone());
+        self.scopes.push(Scope { at, path, class, first, members, body, calls: Vec::new() });
         Some(self.scopes.len() - 1)
     }
 
@@ -296,12 +323,9 @@ impl<'a> Builder<'a> {
                     return fail(ErrorKind::Missing, what);
                 }
             },
-            Body::Functional(graph) => {
-                let input = |history: History| match scope.members.get(history.layer) {
-                    Some(Member::Input(input)) => Ok(input.clone()),
-                    _ => Err(Error::new(ErrorKind::Unsupported, at, "an input that is no InputLayer is not supported")),
-                };
-                graph.inputs.leaves().into_iter().map(input).collect::<Result<_>>()?
+            Body::Functional(_) => {
+                let inputs = scope.inputs().map_err(|what| Error::new(ErrorKind::Unsupported, at, what))?;
+                inputs.into_iter().flatten().collect()
             }
         };
         let mut slots = Vec::new();
@@ -394,7 +418,11 @@ impl<'a> Builder<'a> {
                 let arguments = arguments(&["inputs", "training", "mask"])
                     .map_err(|what| Error::new(ErrorKind::Unsupported, &at, what))?;
                 let inputs = self.nested_inputs(*number, &arguments, slots, &at)?;
-                self.call_scope(*number, &inputs)
+                let outputs = self.call_scope(*number, &inputs)?;
+                if let Some(scope) = self.scopes.get_mut(*number) {
+                    scope.calls.push(ModelCall { given: slots.to_vec(), inputs, outputs: outputs.clone() });
+                }
+                Ok(outputs)
             }
             Member::Input(_) => Ok(slots.to_vec()),
         }
@@ -404,17 +432,7 @@ impl<'a> Builder<'a> {
     fn nested_inputs(&mut self, number: usize, arguments: &Arguments, slots: &[usize], at: &str) -> Result<Vec<usize>> {
         let wrong = |what: String| Error::new(ErrorKind::Invalid, at, what);
         let Some(scope) = self.scopes.get(number) else { return Err(wrong("a model that does not exist".to_owned())) };
-        let input_at = |history: History| match scope.members.get(history.layer) {
-            Some(Member::Input(input)) => Ok(Some(input.clone())),
-            _ => Err(Error::new(ErrorKind::Unsupported, at, "an input that is no InputLayer is not supported")),
-        };
-        let declared: Vec<Option<Input>> = match &scope.body {
-            Body::Sequential => match scope.members.first() {
-                Some(Member::Input(input)) => vec![Some(input.clone())],
-                _ => vec![None],
-            },
-            Body::Functional(graph) => graph.inputs.leaves().into_iter().map(input_at).collect::<Result<_>>()?,
-        };
+        let declared = scope.inputs().map_err(|what| Error::new(ErrorKind::Unsupported, at, what))?;
         let keyed = matches!(&scope.body, Body::Functional(graph) if matches!(graph.inputs, Nest::Mapping(_)));
         let given = match arguments.get("inputs") {
             // Keras: a dict that is given to a model of listed inputs is matched with their names.
@@ -591,6 +609,16 @@ impl<'a> Builder<'a> {
                 plan.weights.legacy.push(LegacyGroup { name: group.name, entries });
             }
         }
+        let model = |scope: Scope| PlannedModel {
+            inputs: scope.inputs().unwrap_or_default().into_iter().flatten().collect(),
+            path: scope.path.trim_end_matches('/').to_owned(),
+            class: scope.class,
+            first: scope.first,
+            calls: scope.calls,
+        };
+        plan.models = self.scopes.into_iter().filter(|scope| !scope.path.is_empty()).map(model).collect();
+        // A model is read after the models in it.
+        plan.models.sort_by(|a, b| (a.first, &a.path).cmp(&(b.first, &b.path)));
         let mut last: BTreeMap<usize, usize> = BTreeMap::new();
         for (number, step) in plan.steps.iter().enumerate() {
             last.extend(step.inputs.iter().chain(&step.outputs).map(|slot| (*slot, number)));

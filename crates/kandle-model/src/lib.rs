@@ -40,7 +40,7 @@ pub use inner::Inner;
 pub use layout::Layout;
 pub use load::{LoadReport, LoadedWeight, load_weights};
 pub use model::{Model, Trace, TracedCall};
-pub use plan::{Input, Plan, PlannedLayer, Step};
+pub use plan::{Input, ModelCall, Plan, PlannedLayer, PlannedModel, Step};
 pub use policy::{Policy, Quantization};
 pub use registry::{Family, Registered, Registry, layers, operations};
 pub use shape::{Shape, Spec};

@@ -18,6 +18,7 @@ pub struct Plan {
     pub(crate) name: String,
     pub(crate) inputs: Vec<Input>,
     pub(crate) layers: Vec<PlannedLayer>,
+    pub(crate) models: Vec<PlannedModel>,
     pub(crate) steps: Vec<Step>,
     pub(crate) outputs: Vec<usize>,
     pub(crate) slots: Vec<Spec>,
@@ -79,6 +80,34 @@ impl PlannedLayer {
     pub fn is_operation(&self) -> bool {
         self.layer.is_operation()
     }
+}
+
+/// A model inside the model. Its layers are layers of the plan, and its calls are steps of theirs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PlannedModel {
+    /// The model's path in the outermost one: `encoder`, or `net/encoder`. Those of its layers begin with it.
+    pub path: String,
+    /// Keras's class: `Functional` or `Sequential`.
+    pub class: String,
+    /// The InputLayers it is fed at, in that order; their slots mean nothing. None for a Sequential model without one.
+    pub inputs: Vec<Input>,
+    /// The number in [`Plan::layers`] that its first layer has, or would have.
+    pub first: usize,
+    /// Its calls, in the order they run.
+    pub calls: Vec<ModelCall>,
+}
+
+/// One call of a model inside the model.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ModelCall {
+    /// The slots it is called on, its masks among them.
+    pub given: Vec<usize>,
+    /// The slots its layers read for its inputs, one for each: those it is called on, or what they were cast to.
+    pub inputs: Vec<usize>,
+    /// The slots of its outputs, in Keras's flattened order.
+    pub outputs: Vec<usize>,
 }
 
 /// One call of a layer.
@@ -143,6 +172,12 @@ impl Plan {
     #[must_use]
     pub fn layers(&self) -> &[PlannedLayer] {
         &self.layers
+    }
+
+    /// The models inside the model, each before those inside it.
+    #[must_use]
+    pub fn models(&self) -> &[PlannedModel] {
+        &self.models
     }
 
     /// The calls, in the order they run.
