@@ -5,7 +5,7 @@ use kandle_format::{ErrorKind, Problem, json::Value};
 
 use crate::{
     Family, Fields, Inner, Spec,
-    numeric::{constant_like, wide},
+    numeric::{constant_like, times, wide},
     registry,
 };
 
@@ -232,11 +232,13 @@ impl Function {
             Self::Softplus => wide(xs, softplus),
             Self::LogSigmoid => wide(xs, |xs| softplus(&xs.neg()?)?.neg()),
             Self::Mish => wide(xs, |xs| xs * softplus(xs)?.tanh()?),
-            Self::Gelu => wide(xs, |xs| (xs * 0.5)? * ((xs / std::f64::consts::SQRT_2)?.erf()? + 1.0)?),
-            Self::Elu | Self::Celu => wide(xs, |xs| xs.gt(0.0)?.where_cond(xs, &expm1_below_zero(xs)?)),
-            Self::Selu => {
-                wide(xs, |xs| xs.gt(0.0)?.where_cond(xs, &(expm1_below_zero(xs)? * SELU_ALPHA)?)? * SELU_SCALE)
-            }
+            Self::Gelu => wide(xs, |xs| times(xs, 0.5)? * ((xs / std::f64::consts::SQRT_2)?.erf()? + 1.0)?),
+            Self::Elu => wide(xs, |xs| xs.gt(0.0)?.where_cond(xs, &expm1_below_zero(xs)?)),
+            Self::Celu => wide(xs, |xs| relu(xs)? + expm1_below_zero(xs)?),
+            Self::Selu => wide(xs, |xs| {
+                let below = times(&expm1_below_zero(xs)?, SELU_ALPHA)?;
+                times(&xs.gt(0.0)?.where_cond(xs, &below)?, SELU_SCALE)
+            }),
             Self::Softmax => wide(xs, |xs| softmax(xs, xs.rank().saturating_sub(1))),
             Self::LogSoftmax => wide(xs, |xs| {
                 let below = below_largest(xs)?;
@@ -258,12 +260,12 @@ pub(crate) fn relu(xs: &Tensor) -> Result<Tensor> {
 
 /// `x` where positive, else `slope · x`.
 pub(crate) fn leaky_relu(xs: &Tensor, slope: f64) -> Result<Tensor> {
-    xs.gt(0.0)?.where_cond(xs, &(xs * slope)?)
+    xs.gt(0.0)?.where_cond(xs, &times(xs, slope)?)
 }
 
-/// `x` held between two bounds; NaN stays NaN.
+/// `x` held between two bounds; NaN stays NaN, and of two zeros the bound is taken.
 pub(crate) fn clip(xs: &Tensor, least: f64, most: f64) -> Result<Tensor> {
-    let above = xs.lt(least)?.where_cond(&constant_like(xs, least)?, xs)?;
+    let above = xs.le(least)?.where_cond(&constant_like(xs, least)?, xs)?;
     above.gt(most)?.where_cond(&constant_like(xs, most)?, &above)
 }
 
@@ -288,8 +290,8 @@ fn softplus(xs: &Tensor) -> Result<Tensor> {
 pub(crate) fn expm1_below_zero(xs: &Tensor) -> Result<Tensor> {
     // 2t / (1 − t) with t = tanh(x / 2): no difference of nearly equal numbers.
     let below = xs.gt(0.0)?.where_cond(&xs.zeros_like()?, xs)?;
-    let half = (below / 2.0)?.tanh()?;
-    (&half * 2.0)? / (1.0 - &half)?
+    let half = times(&below, 0.5)?.tanh()?;
+    times(&half, 2.0)? / (1.0 - &half)?
 }
 
 /// `eˣ / Σ eˣ` along an axis.

@@ -143,6 +143,11 @@ pub(crate) fn rounded(xs: &Tensor, policy: &Policy) -> Result<Tensor> {
     policy.rounded(xs.clone())
 }
 
+/// `xs · factor`. candle's own product of a tensor and a number adds 0 to it, which makes 0.0 of −0.0.
+pub(crate) fn times(xs: &Tensor, factor: f64) -> Result<Tensor> {
+    xs.affine(factor, -0.0)
+}
+
 /// A tensor of `number`, like `xs` in shape, dtype and device.
 pub(crate) fn constant_like(xs: &Tensor, number: f64) -> Result<Tensor> {
     Tensor::full(number, xs.shape(), xs.device())?.to_dtype(xs.dtype())

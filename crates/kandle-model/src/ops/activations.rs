@@ -16,7 +16,7 @@ use crate::{
     Shape, Spec, Value,
     activation::{Function, clip, expm1_below_zero, leaky_relu, relu},
     layers::Relu,
-    numeric::{constant_like, wide},
+    numeric::{constant_like, times, wide},
 };
 
 type Settings = [(&'static str, Setting)];
@@ -112,7 +112,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         let alpha = number(node, "alpha")?;
         curve(node, |xs| {
             let below = wide(xs, expm1_below_zero)?;
-            xs.gt(0.0)?.where_cond(xs, &if alpha == 1.0 { below } else { (below * alpha)? })
+            xs.gt(0.0)?.where_cond(xs, &times(&below, alpha)?)
         })
     })
     .with(ALPHA),
@@ -133,7 +133,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         curve(node, |xs| {
             wide(xs, |xs| {
                 let inner = ((xs + (xs.powf(3.0)? * 0.044_715)?)? * (2.0 / PI).sqrt())?;
-                (xs * 0.5)? * (inner.tanh()? + 1.0)?
+                times(xs, 0.5)? * (inner.tanh()? + 1.0)?
             })
         })
     })

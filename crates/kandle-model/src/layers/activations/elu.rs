@@ -9,7 +9,7 @@ use kandle_format::Problem;
 use crate::{
     Call, Fields, Function, Given, KerasLayer, Masking, Spec, Value,
     layers::one_float,
-    numeric::{rounded, wide},
+    numeric::{rounded, times, wide},
 };
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl KerasLayer for Elu {
         let xs = &input.tensor;
         let ys = wide(xs, |xs| {
             let ys = Function::Elu.apply(xs)?;
-            if self.alpha == 1.0 { Ok(ys) } else { xs.gt(0.0)?.where_cond(&ys, &(&ys * self.alpha)?) }
+            if self.alpha == 1.0 { Ok(ys) } else { xs.gt(0.0)?.where_cond(&ys, &times(&ys, self.alpha)?) }
         })?;
         Ok(vec![input.with_tensor(rounded(&ys, call.given.policy())?)])
     }
