@@ -63,7 +63,11 @@ impl Settings {
                 Some(value) => match read(*setting, value) {
                     Ok(held) => Some(held),
                     Err(expected) => {
-                        fields.invalid(key, value, &expected);
+                        match setting {
+                            // Keras has other values.
+                            Setting::Only(only) => fields.unsupported(key, value, only),
+                            _ => fields.invalid(key, value, &expected),
+                        }
                         None
                     }
                 },
@@ -190,9 +194,7 @@ fn read(setting: Setting, value: &Json) -> Result<Held, String> {
         }
         Setting::Text => held(value.as_str().map(|text| Held::Text(text.to_owned())), "a text"),
         Setting::Any => Ok(Held::Any(value.clone())),
-        Setting::Only(only) => {
-            held((json::shown(value) == only).then(|| Held::Any(value.clone())), &format!("only {only}"))
-        }
+        Setting::Only(only) => held((json::shown(value) == only).then(|| Held::Any(value.clone())), only),
     }
 }
 
