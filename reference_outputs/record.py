@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import decimal
+import functools
 import importlib.metadata
 import io
 import json
@@ -145,6 +146,28 @@ class Calls:
                 name = type(operation).__name__
                 found[path] = {"path": path, "class": name, "calls": calls, "rule": own, "cumulative": rule}
         return list(found.values()), rule
+
+
+def rules_of_outputs(model: keras.Model) -> list[str | None]:
+    """For each output of a graph the rule of what it is computed by; None where a model inside or a stack computes it."""
+    if not isinstance(model, keras.src.models.Functional):
+        return [None] * len(model.outputs)
+
+    def behind(tensor: keras.KerasTensor, found: dict[int, keras.Operation]) -> dict[int, keras.Operation]:
+        operation, index, _ = tensor._keras_history
+        node = operation._inbound_nodes[index]
+        if id(node) not in found and not isinstance(operation, layers.InputLayer):
+            found[id(node)] = operation
+            for given in node.input_tensors:
+                behind(given, found)
+        return found
+
+    rules = []
+    for output in model.outputs:
+        operations = list(behind(output, {}).values())
+        nested = any(isinstance(operation, keras.Model) for operation in operations)
+        rules.append(None if nested else functools.reduce(chained, map(rule_of, operations), "copy"))
+    return rules
 
 
 def widened(config: object) -> object:
@@ -315,6 +338,7 @@ class Recording:
     facts: dict
     tensors: Tensors
     rule: str
+    rules: list[str | None]  # of each output, where it is known
 
 
 AS_WRITTEN = ("core", "examples", "models")  # the families whose .keras files are kept as Keras writes them, with stored members
@@ -388,9 +412,10 @@ def record(case: Case, folder: pathlib.Path) -> Recording:
     tensors = numbered("input", inputs) | numbered("output", outputs)
     (folder / "inputs.safetensors").write_bytes(packed(numbered("input", inputs)))
 
-    steps, rule = [], "deep"
+    steps, rule, rules = [], "deep", [None] * len(outputs)
     if not case.refused:
         steps, rule = calls.chain()
+        rules = rules_of_outputs(model)
         insist_on_files(case, folder, inputs, outputs)
         tensors |= calls.tensors
         if case.truth and is_single_precision(model) and any(y.dtype == "float32" for y in outputs):
@@ -407,7 +432,7 @@ def record(case: Case, folder: pathlib.Path) -> Recording:
         "compute_dtype": model.layers[-1].compute_dtype,
         "layers": steps,
     }
-    return Recording(case, facts, tensors, rule)
+    return Recording(case, facts, tensors, rule, rules)
 
 
 def provenance() -> dict:
@@ -442,7 +467,8 @@ def completed(recording: Recording, folder: pathlib.Path) -> dict[str, bytes]:
     """io.safetensors and case.json, once JAX has answered too."""
     case, tensors, facts = recording.case, dict(recording.tensors), dict(recording.facts)
     outputs = [tensors[f"output_{i}"] for i in range(len(facts["outputs"]))]
-    tolerances = [tolerance_for(case, recording.rule, y) for y in outputs]
+    rules = [rule or recording.rule for rule in recording.rules]
+    tolerances = [tolerance_for(case, rule, y) for rule, y in zip(rules, outputs, strict=True)]
     steps = facts.pop("layers")
     facts["rule"] = recording.rule
     if len(outputs) == 1:
@@ -459,7 +485,7 @@ def completed(recording: Recording, folder: pathlib.Path) -> dict[str, bytes]:
             for i, (output, tolerance) in enumerate(zip(outputs, tolerances, strict=True)):
                 if (other := tensors.get(f"{kind}_{i}")) is not None:
                     # A number rounded once, which must be Keras's to the bit, is a rounding from the truth.
-                    once = recording.rule == "copy" and kind == "truth"
+                    once = rules[i] == "copy" and kind == "truth"
                     allowed = tolerance_for(case, "elementwise", output) if once else tolerance
                     insist_on_agreement(other, output, allowed, f"{kind}_{i}")
                     gaps.append(gap(other, output))

@@ -1,9 +1,13 @@
 //! What README says is true, every layer has recorded cases, and no tolerance is looser than the table.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use kandle::{
-    Family, Function, Judged,
+    Archive, Family, Function, Judged, Limits, Plan,
     parity::{Case, Rule, Subject, find_cases},
 };
 
@@ -114,6 +118,43 @@ fn a_layer_without_cases_from_keras_has_three_of_its_own() {
         count(&of_keras) == 0 && count(&own) < 3 && !["InputLayer", "GroupQueryAttention"].contains(class)
     });
     assert_eq!(few.collect::<Vec<&str>>(), Vec::<&str>::new(), "classes with fewer than three cases");
+}
+
+/// How often the models of `cases` call each operation.
+fn calls(cases: &[Case]) -> BTreeMap<String, usize> {
+    let mut calls = BTreeMap::new();
+    for case in cases {
+        let archive = Archive::open(case.path.join(&case.files[0]), &Limits::default()).unwrap();
+        let Ok(plan) = archive.config().and_then(|config| Plan::new(&config)) else { continue };
+        for step in plan.steps() {
+            let layer = &plan.layers()[step.layer];
+            if layer.is_operation() {
+                *calls.entry(layer.class.clone()).or_default() += 1;
+            }
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_operation_is_called_in_a_recorded_case() {
+    let calls = calls(&cases());
+    let without: Vec<&str> =
+        kandle::operations().map(|of| of.class).filter(|class| !calls.contains_key(*class)).collect();
+    assert_eq!(without, Vec::<&str>::new(), "operations that no case in reference_outputs calls");
+}
+
+#[test]
+fn an_operation_without_cases_from_keras_is_called_three_times() {
+    let suite = Path::new(ROOT).join("../shared/cases/suite");
+    if !suite.is_dir() {
+        return;
+    }
+    let of_keras: Vec<Case> = find_cases(&suite).unwrap().iter().map(|folder| Case::open(folder).unwrap()).collect();
+    let (of_keras, own) = (calls(&of_keras), calls(&cases()));
+    let few = kandle::operations().map(|operation| operation.class);
+    let few = few.filter(|class| !of_keras.contains_key(*class) && own.get(*class).is_none_or(|count| *count < 3));
+    assert_eq!(few.collect::<Vec<&str>>(), Vec::<&str>::new(), "operations with fewer than three recorded calls");
 }
 
 #[test]

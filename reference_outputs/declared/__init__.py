@@ -9,6 +9,7 @@ from . import (  # noqa: F401
     merging,
     models,
     normalization,
+    operations,
     ops,
     pooling,
     preprocessing,

@@ -407,11 +407,12 @@ fn groups(text: &str) -> std::result::Result<Groups, String> {
     Ok(found)
 }
 
-/// What a pattern does to a shape: the sizes of all axes apart, their order, and the sizes of what comes out.
+/// What a pattern does to a shape: the sizes of all axes apart, their order, and the sizes of what comes out. `None` for a
+/// size that the input leaves open.
 struct Rearrangement {
-    apart: Vec<usize>,
+    apart: Vec<Option<usize>>,
     order: Vec<usize>,
-    output: Vec<usize>,
+    output: Vec<Option<usize>>,
 }
 
 fn rearrangement<T: Known>(node: &Node<'_, T>, dims: &[Option<usize>]) -> std::result::Result<Rearrangement, String> {
@@ -431,19 +432,21 @@ fn rearrangement<T: Known>(node: &Node<'_, T>, dims: &[Option<usize>]) -> std::r
     };
     let (mut names, mut apart) = (Vec::new(), Vec::new());
     for (group, size) in from.iter().zip(dims) {
-        // Keras: an axis of unknown size cannot be planned.
-        let size = size.ok_or_else(|| format!("pattern: the size of {} is not known", group.join(" ")))?;
         let lengths: Vec<Option<usize>> = match group.as_slice() {
-            [_] => vec![Some(size)],
+            [_] => vec![*size],
             names => names.iter().map(|name| given(name)).collect(),
+        };
+        names.extend(group.iter().cloned());
+        let Some(size) = size else {
+            apart.extend(lengths);
+            continue;
         };
         let known = lengths.iter().flatten().try_fold(1_usize, |product, length| product.checked_mul(*length));
         let open = lengths.iter().filter(|length| length.is_none()).count();
         let rest = known.filter(|known| *known > 0 && size % known == 0 && open <= 1).map(|known| size / known);
         let rest = rest.filter(|rest| open == 1 || *rest == 1);
         let rest = rest.ok_or_else(|| format!("pattern: {} does not divide an axis of {size}", group.join(" ")))?;
-        names.extend(group.iter().cloned());
-        apart.extend(lengths.into_iter().map(|length| length.unwrap_or(rest)));
+        apart.extend(lengths.into_iter().map(|length| length.or(Some(rest))));
     }
     let place = |name: &String| {
         names.iter().position(|own| own == name).ok_or_else(|| format!("pattern: {name} is not on the left"))
@@ -452,11 +455,16 @@ fn rearrangement<T: Known>(node: &Node<'_, T>, dims: &[Option<usize>]) -> std::r
     if order.len() != apart.len() || (0..apart.len()).any(|axis| !order.contains(&axis)) {
         return Err(format!("pattern: {pattern} does not name the same axes on both sides"));
     }
-    let sized = |group: &Vec<String>| -> std::result::Result<usize, String> {
-        let mut product = 1_usize;
+    let sized = |group: &Vec<String>| -> std::result::Result<Option<usize>, String> {
+        let mut product = Some(1_usize);
         for name in group {
-            let size = apart.get(place(name)?).copied().unwrap_or(1);
-            product = product.checked_mul(size).ok_or("pattern: an axis that is too large")?;
+            let size = apart.get(place(name)?).copied().flatten();
+            product = match (product, size) {
+                (Some(product), Some(size)) => {
+                    Some(product.checked_mul(size).ok_or("pattern: an axis that is too large")?)
+                }
+                _ => None,
+            };
         }
         Ok(product)
     };
@@ -467,13 +475,14 @@ fn rearrangement<T: Known>(node: &Node<'_, T>, dims: &[Option<usize>]) -> std::r
 fn planned_rearranged(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
     let tensor = node.spec("tensor")?;
     let plan = rearrangement(node, &tensor.shape.0).map_err(invalid)?;
-    one(Shape(plan.output.into_iter().map(Some).collect()), tensor.dtype)
+    one(Shape(plan.output), tensor.dtype)
 }
 
 fn rearrange(node: &Node<'_, Value>) -> Result<Vec<Value>> {
     let value = node.value("tensor")?;
     let dims: Vec<Option<usize>> = value.tensor.dims().iter().copied().map(Some).collect();
     let plan = rearrangement(node, &dims).map_err(candle_core::Error::msg)?;
-    let moved = value.tensor.contiguous()?.reshape(plan.apart)?.permute(plan.order)?.contiguous()?;
-    Ok(vec![value.with_tensor(moved.reshape(plan.output)?)])
+    let known = |sizes: Vec<Option<usize>>| sizes.into_iter().map(Option::unwrap_or_default).collect::<Vec<usize>>();
+    let moved = value.tensor.contiguous()?.reshape(known(plan.apart))?.permute(plan.order)?.contiguous()?;
+    Ok(vec![value.with_tensor(moved.reshape(known(plan.output))?)])
 }

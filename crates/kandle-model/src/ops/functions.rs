@@ -120,6 +120,9 @@ fn erfinv(x: f64) -> f64 {
         1.001_674_06,
         2.832_976_82,
     ];
+    if x == 0.0 {
+        return x;
+    }
     if x.is_nan() || x.abs() > 1.0 {
         return f64::NAN;
     }
