@@ -1,6 +1,6 @@
 //! `kandle inspect`: what a file is and what is in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -247,13 +247,15 @@ impl<'a> Inspected<'a> {
         self.layers().iter().map(LayerRow::parameters).collect::<Option<Vec<_>>>().map(total)
     }
 
-    /// How many bytes the loaded weights take in the file.
+    /// How many bytes the loaded weights take in the file. Two variables may each hold a part of one array, as the biases
+    /// of a GRU do.
     fn weight_bytes(&self) -> Option<usize> {
         let of = |path: &str| {
             let array = self.archive.arrays().array(path)?;
             Some(numbers(array.shape()).saturating_mul(array.dtype().ok()?.size()))
         };
-        self.report.as_ref()?.loaded.iter().map(|weight| of(&weight.from)).collect::<Option<Vec<_>>>().map(total)
+        let arrays: BTreeSet<&str> = self.report.as_ref()?.loaded.iter().map(|weight| weight.from.as_str()).collect();
+        arrays.into_iter().map(of).collect::<Option<Vec<_>>>().map(total)
     }
 
     /// Path, shape and dtype of every array of the file.
@@ -324,7 +326,10 @@ impl<'a> Inspected<'a> {
             [format!("{} (InputLayer)", shown(&name)), spec.shape.to_string(), "0".to_owned(), String::new()]
         };
         let rows: Vec<_> = self.inputs().into_iter().map(input).chain(layers.iter().map(layer)).collect();
-        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &rows));
+        if !rows.is_empty() {
+            let _ =
+                writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &rows));
+        }
         let weight = |weight: &WeightRow| {
             [
                 shown(&weight.name),
