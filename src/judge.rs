@@ -44,7 +44,7 @@ pub fn verify(path: impl AsRef<Path>) -> CaseReport {
 #[must_use]
 pub fn judge(case: &Case, file: &str) -> Outcome {
     match load_recorded(case, file) {
-        Ok(model) => Outcome::Judged(check(case, file, &Judged(&model))),
+        Ok(model) => Outcome::Judged(check(case, file, &Judged(&model.detached()))),
         Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),
         Err(error) => Outcome::Broken(reason(&error)),
     }

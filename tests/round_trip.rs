@@ -229,6 +229,21 @@ fn gradients_reach_every_trainable_weight_and_no_frozen_one() {
     assert!(trained > 20 && frozen > 1, "{trained} trained, {frozen} frozen");
 }
 
+#[test]
+fn a_detached_model_shares_the_variables_and_keeps_no_way_back() {
+    let model = Model::load(format!("{CASES}/example3/2x3/model.keras"), &Device::Cpu).unwrap();
+    let detached = model.detached();
+    let xs = Tensor::new(&[[1_i64, 2, 3]], &Device::Cpu).unwrap();
+    let (ours, before) = (model.forward(&xs).unwrap(), detached.forward(&xs).unwrap());
+    assert!(ours.track_op() && !before.track_op());
+    assert_eq!(numbers(&ours), numbers(&before));
+    let bias = model.var_map().data().lock().unwrap()["dense.bias"].clone();
+    bias.set(&(bias.as_tensor() + 100.0).unwrap()).unwrap();
+    let after = detached.forward(&xs).unwrap();
+    assert_ne!(numbers(&before), numbers(&after));
+    assert_eq!(numbers(&model.forward(&xs).unwrap()), numbers(&after));
+}
+
 fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
 }

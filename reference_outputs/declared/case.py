@@ -118,7 +118,8 @@ def records(layer: type, *, rule: str | RuleOf) -> Callable[[Callable[[Cases], N
 
     def declare(cases_of: Callable[[Cases], None]) -> None:
         RULES[layer] = rule
-        family = layer.__module__.split(".")[3]  # keras.src.layers.core.dense
+        package, family = layer.__module__.split(".")[2:4]  # keras.src.layers.core.dense, keras.src.applications.convnext
+        family = family if package == "layers" else package
         cases_of(Cases(f"{family}/{layer.__name__}"))
 
     return declare

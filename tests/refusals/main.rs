@@ -337,7 +337,7 @@ fn what_is_not_reproduced_is_refused() {
                     config["registered_name"] = json!("package>Mine");
                 }))
             },
-            says: "model: 2 problems\n  config.json: package>Mine is a user's own model class, whose Python code is not in the file\n  config.json: a model of class Mine is not supported (only Sequential and Functional)",
+            says: "model › config.json: package>Mine is a user's own model class, whose Python code is not in the file: if it was made from inputs and outputs, save keras.Model(model.inputs, model.outputs)",
         },
         Case {
             is: "a model class not registered",

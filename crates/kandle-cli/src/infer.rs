@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     };
     let inputs: Vec<_> =
         inputs.iter().map(|input| input.as_ref().map(kandle::value).transpose()).collect::<Result<_, _>>()?;
-    let outputs = model.run_with(&inputs)?;
+    let outputs = model.detached().run_with(&inputs)?;
     let named = |(number, value)| Ok((format!("output_{number}"), kandle::array(value)?));
     let arrays: Vec<(String, Array)> = outputs.iter().enumerate().map(named).collect::<Result<_, Failure>>()?;
     tensors::write(&args.out, &arrays)?;

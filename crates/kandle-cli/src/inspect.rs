@@ -196,7 +196,10 @@ impl<'a> Inspected<'a> {
             ]
         };
         let lines: Vec<_> = rows.iter().map(cells).collect();
-        let _ = writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &lines));
+        if !lines.is_empty() {
+            let _ =
+                writeln!(text, "{}", table(["layer (class)", "output shape", ">parameters", "connected to"], &lines));
+        }
         let weight = |weight: &WeightRow| {
             [
                 shown(&weight.name),

@@ -325,6 +325,14 @@ fn inspect_json_has_the_documented_keys() {
 }
 
 #[test]
+fn inspect_counts_the_bytes_of_an_array_once() {
+    // One array holds both biases of a GRU, two variables in candle.
+    let object = object(&kandle(&["inspect", "reference_outputs/rnn/GRU/last/model.keras", "--json"]).out);
+    let parameters = object["parameters"].as_u64().unwrap();
+    assert_eq!(object["weight_bytes"].as_u64(), Some(4 * parameters));
+}
+
+#[test]
 fn inspect_lists_what_cannot_be_run() {
     let ran = kandle(&["inspect", "reference_outputs/refused/custom/model.keras"]);
     assert!(ran.out.contains("\nname (Name) "), "{}", ran.out);

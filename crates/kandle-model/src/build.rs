@@ -151,13 +151,12 @@ impl<'a> Builder<'a> {
 
     /// Reads a model and all that is in it. Everything wrong is noted, for all layers.
     fn read_model(&mut self, config: &ModelConfig, within: Within<'_>) -> Option<usize> {
-        if let Some(custom) = config.registered_name.as_deref().filter(|name| name.contains('>')) {
-            let what = format!("{} is a user's own model class, whose Python code is not in the file", shown(custom));
-            self.refuse(&config.at, what);
-        }
         let sequential = config.class == "Sequential";
         let functional = !sequential && config.config.contains_key("output_layers");
-        if !sequential && !functional {
+        if let Some(custom) = config.registered_name.as_deref().filter(|name| name.contains('>')) {
+            let what = "is a user's own model class, whose Python code is not in the file: if it was made from inputs and outputs, save keras.Model(model.inputs, model.outputs)";
+            self.refuse(&config.at, format!("{} {what}", shown(custom)));
+        } else if !sequential && !functional {
             let what =
                 format!("a model of class {} is not supported (only Sequential and Functional)", shown(&config.class));
             self.refuse(&config.at, what);

@@ -125,6 +125,14 @@ impl Model {
         found
     }
 
+    /// The same model for inference alone: on the same variables, but what comes out keeps no way back to them. What a layer
+    /// gives is then freed once nothing reads it any more, where a gradient would need all of it.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let weights = self.weights.iter().map(|layer| layer.iter().map(Tensor::detach).collect()).collect();
+        Self { weights, ..self.clone() }
+    }
+
     /// Runs a model of one input and one output: `xs` has the shape of the input, batch first, in any dtype that Keras
     /// would cast to the input's (ids may be any integers).
     ///

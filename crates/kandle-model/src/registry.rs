@@ -25,7 +25,7 @@ impl Registered {
     }
 }
 
-/// Keras's folders of layers; `Ops` is `keras.ops`.
+/// Keras's folders of layers; `Applications` is `keras.applications`, `Ops` is `keras.ops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each variant is the folder it prints")]
@@ -41,6 +41,7 @@ pub enum Family {
     Rnn,
     Attention,
     Preprocessing,
+    Applications,
     Ops,
 }
 
@@ -60,6 +61,7 @@ impl Family {
             Self::Rnn => "rnn",
             Self::Attention => "attention",
             Self::Preprocessing => "preprocessing",
+            Self::Applications => "applications",
             Self::Ops => "ops",
         }
     }
@@ -190,7 +192,9 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
             None => refuse("this operation of keras.ops is not supported".to_owned()),
         };
     }
-    match find(&layer.class) {
+    // Keras: the classes of keras.applications have no public name, so that only their module says whose they are.
+    let found = find(&layer.class).filter(|found| found.family != Family::Applications || module.is_some());
+    match found {
         Some(found) if module.is_none_or(|module| module.split('.').next() == Some("keras")) => {
             Ok(Class { read: found.how, operation })
         }

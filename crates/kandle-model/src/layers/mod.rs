@@ -1,6 +1,7 @@
 //! One file a layer, in the folders that Keras has them in.
 
 mod activations;
+mod applications;
 mod attention;
 mod convolutional;
 mod core;
@@ -31,6 +32,7 @@ pub(crate) const FAMILIES: &[&[Registered]] = &[
     rnn::LAYERS,
     attention::LAYERS,
     preprocessing::LAYERS,
+    applications::LAYERS,
 ];
 
 /// The input of a layer that takes one.
