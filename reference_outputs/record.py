@@ -149,8 +149,9 @@ class Calls:
 
 
 def rules_of_outputs(model: keras.Model) -> list[str | None]:
-    """For each output of a graph the rule of what it is computed by; None where a model inside or a stack computes it."""
-    if not isinstance(model, keras.src.models.Functional):
+    """For each output of a graph of operations alone the rule of what it is computed by; None in other models."""
+    has_layers = any(not isinstance(layer, layers.InputLayer) for layer in model.layers)
+    if has_layers or not isinstance(model, keras.src.models.Functional):
         return [None] * len(model.outputs)
 
     def behind(tensor: keras.KerasTensor, found: dict[int, keras.Operation]) -> dict[int, keras.Operation]:
@@ -164,9 +165,7 @@ def rules_of_outputs(model: keras.Model) -> list[str | None]:
 
     rules = []
     for output in model.outputs:
-        operations = list(behind(output, {}).values())
-        nested = any(isinstance(operation, keras.Model) for operation in operations)
-        rules.append(None if nested else functools.reduce(chained, map(rule_of, operations), "copy"))
+        rules.append(functools.reduce(chained, map(rule_of, behind(output, {}).values()), "copy"))
     return rules
 
 

@@ -23,17 +23,9 @@ const POOL: &[(&str, Setting)] = &[
     ("padding", PADDINGS),
     ("data_format", FORMATS),
 ];
-const ADAPTIVE: &[(&str, Setting)] = &[("output_size", Setting::Integers), ("data_format", FORMATS)];
 const CONVOLUTION: &[(&str, Setting)] = &[
     ("strides", Setting::Integers),
     ("padding", PADDINGS),
-    ("data_format", FORMATS),
-    ("dilation_rate", Setting::Integers),
-];
-const TRANSPOSED: &[(&str, Setting)] = &[
-    ("strides", Setting::Integers),
-    ("padding", PADDINGS),
-    ("output_padding", Setting::Integers),
     ("data_format", FORMATS),
     ("dilation_rate", Setting::Integers),
 ];
@@ -43,9 +35,6 @@ const BLOCKS: &[(&str, Setting)] = &[("block_size", Setting::Integer(0)), ("data
 pub(super) static OPERATIONS: &[Operation] = &[
     operation("MaxPool", INPUTS, planned_pool, |node| pool(node, true)).with(POOL),
     operation("AveragePool", INPUTS, planned_pool, |node| pool(node, false)).with(POOL),
-    operation("AdaptiveMaxPool", INPUTS, planned_adaptive, |node| adaptive(node, pooling::adaptive_max)).with(ADAPTIVE),
-    operation("AdaptiveAveragePool", INPUTS, planned_adaptive, |node| adaptive(node, pooling::adaptive_average))
-        .with(ADAPTIVE),
     operation("Conv", &["inputs", "kernel"], |node| planned_convolution(node, "kernel", Filters::Last), convolve)
         .with(CONVOLUTION),
     operation(
@@ -62,7 +51,6 @@ pub(super) static OPERATIONS: &[Operation] = &[
         convolve_separably,
     )
     .with(CONVOLUTION),
-    operation("ConvTranspose", &["inputs", "kernel"], planned_transposed, convolve_transposed).with(TRANSPOSED),
     operation("DepthToSpace", &["x"], |node| planned_blocks(node, true), |node| blocks(node, true)).with(BLOCKS),
     operation("SpaceToDepth", &["x"], |node| planned_blocks(node, false), |node| blocks(node, false)).with(BLOCKS),
 ];
@@ -175,27 +163,6 @@ fn pool(node: &Node<'_, Value>, largest: bool) -> Result<Vec<Value>> {
         true => pooling::max(xs, &sizes, &strides, padding(node)),
         false => pooling::average(xs, &sizes, &strides, padding(node)),
     })
-}
-
-fn planned_adaptive(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
-    let inputs = node.spec("inputs")?;
-    let (batch, spatial, channels) = image(&inputs.shape, channels_first(node))?;
-    let sizes = for_axes(node, "output_size", spatial.len(), None).map_err(invalid)?;
-    if sizes.contains(&0) {
-        return Err(invalid(format!("output_size: expected sizes of at least 1, found {sizes:?}")));
-    }
-    let spatial = sizes.into_iter().map(Some).collect();
-    one(of_image(batch, spatial, channels, channels_first(node)), inputs.dtype)
-}
-
-fn adaptive(node: &Node<'_, Value>, f: fn(&Tensor, &[usize]) -> Result<Tensor>) -> Result<Vec<Value>> {
-    let inputs = node.value("inputs")?;
-    let rank = inputs.tensor.rank().saturating_sub(2);
-    let sizes = for_axes(node, "output_size", rank, None).map_err(candle_core::Error::msg)?;
-    if !inputs.dtype.is_float() {
-        bail!("adaptive pooling of {} is not supported (only floats)", inputs.dtype);
-    }
-    on_images(node, &inputs, |xs| f(xs, &sizes))
 }
 
 /// Where the number of filters stands.
@@ -317,35 +284,6 @@ fn convolve_separably(node: &Node<'_, Value>) -> Result<Vec<Value>> {
         let ys = convolution::depthwise(xs, depthwise, strides, padding(node), dilation)?;
         let ones = vec![1; strides.len()];
         convolution::convolution(&ys, pointwise, &ones, Padding::Valid, &ones, 1)
-    })
-}
-
-fn planned_transposed(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
-    let (inputs, first) = (node.spec("inputs")?, channels_first(node));
-    same_floats(node, &["inputs", "kernel"])?;
-    let (batch, spatial, channels) = image(&inputs.shape, first)?;
-    let rank = spatial.len();
-    let (taps, filters, inner) = kernel_axes(&node.spec("kernel")?.shape, rank, false)?;
-    if channels.is_some_and(|channels| channels != inner) {
-        return Err(invalid(format!("a kernel for {inner} channels does not fit an input of {}", inputs.shape)));
-    }
-    let strides = for_axes(node, "strides", rank, Some(1)).map_err(invalid)?;
-    let dilation = for_axes(node, "dilation_rate", rank, Some(1)).map_err(invalid)?;
-    let windows = Window::all(&taps, &strides, &dilation).map_err(invalid)?;
-    let output_padding = output_padding(node, rank).map_err(invalid)?;
-    let spatial = convolution::transposed_lengths(&spatial, &windows, padding(node), output_padding.as_deref());
-    one(of_image(batch, spatial.map_err(invalid)?, Some(filters), first), inputs.dtype)
-}
-
-fn output_padding<T>(node: &Node<'_, T>, rank: usize) -> std::result::Result<Option<Vec<usize>>, String> {
-    node.settings.integers("output_padding").map(|_| for_axes(node, "output_padding", rank, None)).transpose()
-}
-
-fn convolve_transposed(node: &Node<'_, Value>) -> Result<Vec<Value>> {
-    run(node, &["kernel"], |Convolution { xs, kernels, strides, dilation }| {
-        let [kernel] = kernels.as_slice() else { bail!("expected one kernel") };
-        let output_padding = output_padding(node, strides.len()).map_err(candle_core::Error::msg)?;
-        convolution::transposed(xs, kernel, strides, padding(node), output_padding.as_deref(), dilation)
     })
 }
 
