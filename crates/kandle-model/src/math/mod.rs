@@ -5,9 +5,10 @@
 
 pub(crate) mod convolution;
 pub(crate) mod einsum;
+pub(crate) mod fourier;
 pub(crate) mod pooling;
 pub(crate) mod resize;
 pub(crate) mod window;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -22,6 +22,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ("sparse", Setting::Only("false")),
         ("ragged", Setting::Only("false")),
     ]),
+    operation("Array", X, planned_cast, cast).with(&[("dtype", Setting::Dtype)]),
     operation(
         "StopGradient",
         &["variable"],

@@ -8,16 +8,22 @@ mod activations;
 mod arithmetic;
 mod attention;
 mod bitwise;
+mod blocks;
 mod comparison;
 mod core;
+mod ctc;
 mod curves;
 mod elementwise;
+mod found;
+mod fourier;
 mod functions;
 pub(crate) mod host;
 mod image;
 mod integers;
 mod joining;
+mod linear_algebra;
 mod losses;
+mod matrices;
 mod moving;
 mod normalization;
 mod operand;
@@ -26,13 +32,18 @@ mod ordering;
 mod picking;
 mod products;
 mod promotion;
+mod quantiles;
 mod reduction;
 mod rounding;
 mod sampling;
+mod scaling;
 mod settings;
 mod shapes;
 mod singular;
+mod spaces;
+mod views;
 mod windows;
+mod without_nan;
 
 use kandle_format::{ErrorKind, Problem};
 
@@ -64,6 +75,16 @@ pub(crate) static OPERATIONS: &[&[Operation]] = &[
     core::OPERATIONS,
     image::OPERATIONS,
     sampling::OPERATIONS,
+    without_nan::OPERATIONS,
+    quantiles::OPERATIONS,
+    spaces::OPERATIONS,
+    found::OPERATIONS,
+    fourier::OPERATIONS,
+    linear_algebra::OPERATIONS,
+    blocks::OPERATIONS,
+    views::OPERATIONS,
+    ctc::OPERATIONS,
+    scaling::OPERATIONS,
 ];
 
 /// Something that Keras itself would not accept.

@@ -95,13 +95,15 @@ fn argsort(node: &Node<'_, Value>) -> Result<Vec<Value>> {
     Ok(vec![order(&value, axis)?.value(Dtype::Int32, value.tensor.device())?])
 }
 
-/// A running sum or product along an axis.
-fn running(
+/// A running sum or product along an axis, of what `prepared` makes of the operand.
+pub(super) fn running(
     node: &Node<'_, Value>,
+    prepared: impl Fn(&Value) -> Result<Value>,
     of_floats: fn(&Tensor, &Tensor) -> Result<Tensor>,
     of_integers: fn(i64, i64) -> i64,
 ) -> Result<Vec<Value>> {
     let (value, axis) = along(node)?;
+    let value = prepared(&value)?;
     let dtype = match node.settings.dtype("dtype") {
         // Keras: a tensor that is asked to be of another dtype is cast.
         Some(dtype) => counted(dtype),
@@ -114,7 +116,8 @@ fn running(
         for at in 0..xs.dim(axis)? {
             let next = xs.narrow(axis, at, 1)?;
             parts.push(match parts.last() {
-                Some(before) => of_floats(before, &next)?,
+                // Half precision rounds at each step, and may overflow.
+                Some(before) => super::rounding::through(&of_floats(before, &next)?, dtype)?,
                 None => next,
             });
         }
@@ -135,7 +138,11 @@ fn running(
     Ok(vec![integers.value(dtype, value.tensor.device())?])
 }
 
-fn planned_running(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+fn as_it_is(value: &Value) -> Result<Value> {
+    Ok(value.with_tensor(value.tensor.clone()))
+}
+
+pub(super) fn planned_running(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
     let dtype = node.settings.dtype("dtype");
     planned(node, None, |own| counted(dtype.unwrap_or(own)))
 }
@@ -233,9 +240,9 @@ pub(super) static OPERATIONS: &[Operation] = &[
     operation("Sort", X, |node| planned(node, None, same), sort).with(&[("axis", Setting::IntegerOr(-1))]),
     operation("Argsort", X, |node| planned(node, None, |_| Dtype::Int32), argsort)
         .with(&[("axis", Setting::IntegerOr(-1))]),
-    operation("Cumsum", X, planned_running, |node| running(node, |a, b| a + b, i64::wrapping_add))
+    operation("Cumsum", X, planned_running, |node| running(node, as_it_is, |a, b| a + b, i64::wrapping_add))
         .with(&[("axis", Setting::Integers), ("dtype", Setting::Dtype)]),
-    operation("Cumprod", X, planned_running, |node| running(node, |a, b| a * b, i64::wrapping_mul))
+    operation("Cumprod", X, planned_running, |node| running(node, as_it_is, |a, b| a * b, i64::wrapping_mul))
         .with(&[("axis", Setting::Integers), ("dtype", Setting::Dtype)]),
     operation("Bincount", X, planned_bincount, bincount).with(&[
         ("weights", Setting::Any),

@@ -410,6 +410,19 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("FullLike", &["x", "fill_value"], planned_like, full_like).with(&[DTYPE]),
     operation("OnesLike", X, planned_like, |node| number_like(node, 1)).with(&[DTYPE]),
     operation("ZerosLike", X, planned_like, |node| number_like(node, 0)).with(&[DTYPE]),
+    // Keras: what TensorFlow leaves empty is 0.
+    operation("EmptyLike", X, planned_like, |node| number_like(node, 0)).with(&[DTYPE]),
+    operation("Imag", X, |node| Ok(vec![node.spec("x")?]), |node| number_like(node, 0)),
+    // Keras: plans a float32 for each axis, and gives a Python int.
+    operation(
+        "Ndim",
+        X,
+        |node| one(Shape(vec![Some(node.spec("x")?.shape.rank())]), Dtype::Float32),
+        |node| {
+            let xs = node.value("x")?.tensor;
+            Ok(vec![Value::new(Tensor::new(i64::try_from(xs.rank())?, xs.device())?, Dtype::Int64)])
+        },
+    ),
     operation("Size", X, |_| one(Shape(Vec::new()), Dtype::Int32), size),
     operation("Meshgrid", &["*x"], |node| probe(node, meshgrid), meshgrid)
         .with(&[("indexing", Setting::Choice(&["xy", "ij"]))]),

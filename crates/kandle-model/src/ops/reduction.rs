@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{Spec, Value, numeric::wide};
 
-const AXIS: (&str, Setting) = ("axis", Setting::Integers);
-const KEEPDIMS: (&str, Setting) = ("keepdims", Setting::Flag(false));
+pub(super) const AXIS: (&str, Setting) = ("axis", Setting::Integers);
+pub(super) const KEEPDIMS: (&str, Setting) = ("keepdims", Setting::Flag(false));
 
 /// The dtype of a sum or a product of narrow numbers.
 pub(super) fn summed(dtype: Dtype) -> Dtype {
@@ -23,32 +23,32 @@ pub(super) fn summed(dtype: Dtype) -> Dtype {
 }
 
 /// The dtype of a mean.
-fn mean_dtype(dtype: Dtype) -> Dtype {
+pub(super) fn mean_dtype(dtype: Dtype) -> Dtype {
     if dtype.is_float() { dtype } else { result_type(&[dtype.into(), Dtype::Float32.into()]) }
 }
 
 /// Floats as they are, float32 for anything else.
-fn single(dtype: Dtype) -> Dtype {
+pub(super) fn single(dtype: Dtype) -> Dtype {
     if dtype.is_float() { dtype } else { Dtype::Float32 }
 }
 
-fn variance_dtype(dtype: Dtype) -> Dtype {
+pub(super) fn variance_dtype(dtype: Dtype) -> Dtype {
     result_type(&[dtype.into(), Kind::Float])
 }
 
-fn planned(node: &Node<'_, Spec>, dtype: fn(Dtype) -> Dtype) -> std::result::Result<Vec<Spec>, Problem> {
+pub(super) fn planned(node: &Node<'_, Spec>, dtype: fn(Dtype) -> Dtype) -> std::result::Result<Vec<Spec>, Problem> {
     let xs = node.spec("x")?;
     let over = shapes::axes(node.settings.integers("axis"), xs.shape.rank()).map_err(invalid)?;
     one(shapes::reduced(&xs.shape, &over, node.settings.flag("keepdims")), dtype(xs.dtype))
 }
 
 /// The axes that are reduced.
-fn over(node: &Node<'_, Value>, rank: usize) -> Result<Vec<usize>> {
+pub(super) fn over(node: &Node<'_, Value>, rank: usize) -> Result<Vec<usize>> {
     shapes::axes(node.settings.integers("axis"), rank).map_err(candle_core::Error::msg)
 }
 
 /// What was reduced with its axes kept as 1, in the shape that is asked for.
-fn shaped(node: &Node<'_, Value>, reduced: &Tensor, over: &[usize]) -> Result<Tensor> {
+pub(super) fn shaped(node: &Node<'_, Value>, reduced: &Tensor, over: &[usize]) -> Result<Tensor> {
     if node.settings.flag("keepdims") {
         return Ok(reduced.clone());
     }
@@ -101,7 +101,7 @@ pub(super) fn largest(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
 }
 
 /// The product of floats over `axes`: axis by axis, number by number.
-fn product_of(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
+pub(super) fn product_of(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
     wide(xs, |xs| {
         axes.iter().try_fold(xs.clone(), |xs, axis| {
             let ones = || xs.narrow(*axis, 0, 0)?.sum_keepdim(*axis)? + 1.0;
@@ -123,7 +123,7 @@ fn floating(
 }
 
 /// A reduction of floats, or of integers cast by `dtype`.
-fn folding(
+pub(super) fn folding(
     node: &Node<'_, Value>,
     dtype: fn(Dtype) -> Dtype,
     of_floats: fn(&Tensor, &[usize]) -> Result<Tensor>,
@@ -170,7 +170,7 @@ fn max(node: &Node<'_, Value>) -> Result<Vec<Value>> {
     with_initial(node, folding(node, same, largest, i64::MIN, i64::max)?, true)
 }
 
-fn smallest(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
+pub(super) fn smallest(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
     largest(&xs.neg()?, axes)?.neg()
 }
 
@@ -216,7 +216,7 @@ fn average(node: &Node<'_, Value>) -> Result<Vec<Value>> {
 
 /// Where the largest number (or the smallest) of every row is, the first of several. Keras: NaN counts as less (or more)
 /// than any number, and -0 as less than 0.
-fn place(node: &Node<'_, Value>, sign: f64) -> Result<Vec<Value>> {
+pub(super) fn place(node: &Node<'_, Value>, sign: f64) -> Result<Vec<Value>> {
     let value = node.value("x")?;
     let keepdims = node.settings.flag("keepdims");
     let rank = value.tensor.rank();
@@ -260,7 +260,7 @@ fn first_above<T: PartialOrd>(row: impl Iterator<Item = T>, lowest: T) -> i64 {
     found
 }
 
-fn planned_place(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+pub(super) fn planned_place(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
     planned(node, |_| Dtype::Int32)
 }
 

@@ -69,10 +69,16 @@ fn is(node: &Node<'_, Value>, f: fn(&Tensor) -> Result<Tensor>, of_integers: boo
 }
 
 fn nan_to_num(node: &Node<'_, Value>) -> Result<Vec<Value>> {
-    let value = node.value("x")?;
+    let setting = |key: &str| node.settings.number(key);
+    let nan = setting("nan").unwrap_or_default();
+    Ok(vec![finite(&node.value("x")?, nan, setting("posinf"), setting("neginf"))?])
+}
+
+/// `value` with numbers in place of NaN and the infinities: of those, the largest and the smallest where none is given.
+pub(super) fn finite(value: &Value, nan: f64, above: Option<f64>, below: Option<f64>) -> Result<Value> {
     let dtype = value.dtype;
     if !dtype.is_float() {
-        return Ok(vec![value.with_tensor(value.tensor.clone())]);
+        return Ok(value.with_tensor(value.tensor.clone()));
     }
     let largest = match dtype {
         Dtype::Float16 => half::f16::MAX.to_f64(),
@@ -80,12 +86,11 @@ fn nan_to_num(node: &Node<'_, Value>) -> Result<Vec<Value>> {
         Dtype::Float64 => f64::MAX,
         _ => f64::from(f32::MAX),
     };
-    let setting = |key: &str, default: f64| node.settings.number(key).unwrap_or(default);
-    let xs = floats(&value, dtype)?;
-    let xs = or_number(&xs.eq(&xs)?, &xs, setting("nan", 0.0))?;
-    let xs = or_number(&xs.ne(f64::INFINITY)?, &xs, setting("posinf", largest))?;
-    let xs = or_number(&xs.ne(f64::NEG_INFINITY)?, &xs, setting("neginf", -largest))?;
-    Ok(vec![rounded(&xs, dtype)?])
+    let xs = floats(value, dtype)?;
+    let xs = or_number(&xs.eq(&xs)?, &xs, nan)?;
+    let xs = or_number(&xs.ne(f64::INFINITY)?, &xs, above.unwrap_or(largest))?;
+    let xs = or_number(&xs.ne(f64::NEG_INFINITY)?, &xs, below.unwrap_or(-largest))?;
+    rounded(&xs, dtype)
 }
 
 fn signbit(node: &Node<'_, Value>) -> Result<Vec<Value>> {

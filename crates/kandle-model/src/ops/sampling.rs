@@ -3,7 +3,7 @@
 //! Source: keras/src/backend/tensorflow/image.py, tensorflow/core/kernels/image/image_ops.h.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use kandle_format::{ErrorKind, Problem};
+use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::{
     Node, Operation, Setting, floats,
@@ -20,6 +20,12 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ("fill_value", Setting::Number(0.0)),
         ("data_format", Setting::Choice(&["channels_last", "channels_first"])),
     ]),
+    operation("PerspectiveTransform", &["images", "start_points", "end_points"], planned_perspective, perspective)
+        .with(&[
+            ("interpolation", Setting::Choice(&["bilinear", "nearest"])),
+            ("fill_value", Setting::Number(0.0)),
+            ("data_format", Setting::Choice(&["channels_last", "channels_first"])),
+        ]),
     operation("MapCoordinates", &["inputs", "coordinates"], planned_coordinates, map_coordinates).with(&[
         ("order", Setting::Integer(-1)),
         ("fill_mode", Setting::Choice(&["constant", "nearest", "wrap", "mirror", "reflect"])),
@@ -72,21 +78,70 @@ fn mapped(at: f32, size: usize, mode: &str) -> f32 {
 /// One of the pixels that an output pixel is made of: where it is, `None` outside of the image, and its weight.
 type Tap = (Option<usize>, f32);
 
-/// `images` with the pixel at (x, y) read from `((a·x + b·y + c) / k, (d·x + e·y + f) / k)`, `k = g·x + h·y + 1`, of the
-/// transform `[a, b, c, d, e, f, g, h]`.
 fn affine(node: &Node<'_, Value>) -> Result<Vec<Value>> {
-    let (value, transform) = (node.value("images")?, node.value("transform")?);
-    let xs = batched(&floats(&value, value.dtype)?, channels_first(node))?;
-    let (batch, height, width, channels) = xs.dims4()?;
+    let transform = node.value("transform")?;
     let mut transforms = transform.tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     if transforms.rank() == 1 {
         transforms = transforms.unsqueeze(0)?;
     }
-    let transforms = transforms.to_vec2::<f32>()?;
+    projected(node, &transforms.to_vec2::<f32>()?, node.settings.text("fill_mode"), false)
+}
+
+fn planned_perspective(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+    let (images, start, end) = (node.spec("images")?, node.spec("start_points")?, node.spec("end_points")?);
+    let points = |spec: &Spec| {
+        matches!(spec.shape.rank(), 2 | 3) && spec.shape.0.ends_with(&[Some(4), Some(2)]) && spec.dtype != Dtype::String
+    };
+    if start.shape != end.shape || !points(&start) || !points(&end) {
+        let what = format!("expected points of shape (4, 2) or (batch, 4, 2), found {} and {}", start.shape, end.shape);
+        return Err(invalid(what));
+    }
+    if !matches!(images.shape.rank(), 3 | 4) || !images.dtype.is_float() {
+        let what = format!("a perspective of {} of {} (only floats)", images.shape, images.dtype);
+        return Err(Problem::new(ErrorKind::Unsupported, "", what));
+    }
+    Ok(vec![images])
+}
+
+/// The transform that takes four end points back to where they started.
+fn homography(start: &[Vec<f32>], end: &[Vec<f32>]) -> Result<Vec<f32>> {
+    let (mut rows, mut right) = (Vec::new(), Vec::new());
+    for (start, end) in start.iter().zip(end) {
+        let ([x, y], [u, v]) = (start.as_slice(), end.as_slice()) else { bail!("a point of other than two numbers") };
+        let product = |a: f32, b: f32| f64::from(-a * b);
+        let (u64, v64) = (f64::from(*u), f64::from(*v));
+        rows.push(vec![u64, v64, 1.0, 0.0, 0.0, 0.0, product(*x, *u), product(*x, *v)]);
+        rows.push(vec![0.0, 0.0, 0.0, u64, v64, 1.0, product(*y, *u), product(*y, *v)]);
+        right.extend([f64::from(*x), f64::from(*y)]);
+    }
+    let matrix = Tensor::from_vec(rows.concat(), (8, 8), &Device::Cpu)?;
+    let right = Tensor::from_vec(right, (8, 1), &Device::Cpu)?;
+    super::linear_algebra::inverse(&matrix)?.matmul(&right)?.squeeze(1)?.to_dtype(DType::F32)?.to_vec1::<f32>()
+}
+
+/// `images` moved so that what was at the start points comes to lie at the end points.
+fn perspective(node: &Node<'_, Value>) -> Result<Vec<Value>> {
+    let points = |name: &str| -> Result<Vec<Vec<Vec<f32>>>> {
+        let tensor = node.value(name)?.tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        if tensor.rank() == 2 { tensor.unsqueeze(0)? } else { tensor }.to_vec3::<f32>()
+    };
+    let (start, end) = (points("start_points")?, points("end_points")?);
+    let transforms = start.iter().zip(&end).map(|(start, end)| homography(start, end)).collect::<Result<Vec<_>>>()?;
+    projected(node, &transforms, "constant", true)
+}
+
+/// `images` with the pixel at (x, y) read from `((a·x + b·y + c) / k, (d·x + e·y + f) / k)`, `k = g·x + h·y + 1`, of the
+/// transform `[a, b, c, d, e, f, g, h]` of each image, or the only one; `solved` for, or given.
+fn projected(node: &Node<'_, Value>, transforms: &[Vec<f32>], mode: &str, solved: bool) -> Result<Vec<Value>> {
+    let value = node.value("images")?;
+    let xs = batched(&floats(&value, value.dtype)?, channels_first(node))?;
+    let (batch, height, width, channels) = xs.dims4()?;
     if transforms.len() != batch && transforms.len() != 1 {
         bail!("{} transforms for {batch} images", transforms.len());
     }
-    let (mode, nearest) = (node.settings.text("fill_mode"), node.settings.text("interpolation") == "nearest");
+    let nearest = node.settings.text("interpolation") == "nearest";
+    // How far a place may be off, by a transform that was solved for in float32.
+    let unsure = 8.0 * f32::EPSILON * height.max(width) as f32;
     let inside = |y: f32, x: f32| -> Option<usize> {
         let within = |at: f32, size: usize| (at >= 0.0 && at < size as f32).then_some(at as usize);
         Some(within(y, height)? * width + within(x, width)?)
@@ -111,6 +166,10 @@ fn affine(node: &Node<'_, Value>) -> Result<Vec<Value>> {
                 let at_x = mapped((a * x + b * y + c) / depth, width, mode);
                 let at_y = mapped((d * x + e * y + f) / depth, height, mode);
                 if nearest {
+                    let tie = |at: f32| (at - at.floor() - 0.5).abs() < unsure;
+                    if solved && (tie(at_y) || tie(at_x)) {
+                        bail!("a pixel read half-way between two: which is nearest hangs on TensorFlow's rounding");
+                    }
                     all.push((offset(inside(at_y.round(), at_x.round())), 1.0));
                     continue;
                 }

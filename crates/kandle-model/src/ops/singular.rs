@@ -61,6 +61,33 @@ impl Columns {
     }
 }
 
+/// A singular value with the vectors that belong to it; where it is 0, the left one is 0 too.
+pub(super) struct Triple {
+    pub(super) value: f64,
+    pub(super) left: Vec<f64>,
+    pub(super) right: Vec<f64>,
+}
+
+/// The singular values of `matrix`, by rows of `width`, the largest first. Best of no more columns than rows.
+///
+/// # Errors
+/// Where a number is not finite: TensorFlow's result is not defined then.
+pub(super) fn triples(matrix: &[Vec<f64>], width: usize) -> Result<Vec<Triple>> {
+    if matrix.iter().flatten().any(|number| !number.is_finite()) {
+        bail!("the singular values of a matrix that is not finite");
+    }
+    let column = |at: usize| matrix.iter().filter_map(|row| row.get(at).copied()).collect();
+    let (turned, vectors) = Columns((0..width).map(column).collect()).turned()?;
+    let triple = |(column, right): (Vec<f64>, Vec<f64>)| {
+        let value = dot(&column, &column).sqrt();
+        let left = column.iter().map(|number| if value == 0.0 { 0.0 } else { number / value }).collect();
+        Triple { value, left, right }
+    };
+    let mut triples: Vec<Triple> = turned.0.into_iter().zip(vectors.0).map(triple).collect();
+    triples.sort_by(|a, b| b.value.total_cmp(&a.value));
+    Ok(triples)
+}
+
 /// The singular values of the matrices that `rows` and `columns` of `xs` are, the largest first, in a last axis; all other
 /// axes come before it.
 ///
@@ -83,17 +110,9 @@ pub(super) fn values(xs: &Tensor, rows: usize, columns: usize) -> Result<Tensor>
     let numbers = flat.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec3::<f64>()?;
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for matrix in &numbers {
-        if matrix.iter().flatten().any(|number| !number.is_finite()) {
-            bail!("the singular values of a matrix that is not finite");
-        }
-        let column = |at: usize| matrix.iter().filter_map(|row| row.get(at).copied()).collect();
-        let (turned, vectors) = Columns((0..width).map(column).collect()).turned()?;
-        let mut pairs: Vec<(Vec<f64>, Vec<f64>)> = turned.0.into_iter().zip(vectors.0).collect();
-        pairs.sort_by(|a, b| dot(&b.0, &b.0).total_cmp(&dot(&a.0, &a.0)));
-        for (column, vector) in pairs {
-            let length = dot(&column, &column).sqrt();
-            left.extend(column.iter().map(|number| if length == 0.0 { 0.0 } else { number / length }));
-            right.extend(vector);
+        for triple in triples(matrix, width)? {
+            left.extend(triple.left);
+            right.extend(triple.right);
         }
     }
     let device = xs.device();

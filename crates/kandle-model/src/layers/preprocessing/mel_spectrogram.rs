@@ -12,14 +12,14 @@ use kandle_format::{Dtype, Problem, json};
 use crate::{
     Call, Fields, Given, KerasLayer, Shape, Spec, Value,
     layers::{cannot, one},
-    math::window::select,
+    math::{
+        fourier::{is_transformed, power_of_halves},
+        window::select,
+    },
     numeric::{cast, constant_like},
 };
 
-use super::{
-    converted, float_policy,
-    fourier::{is_transformed, power_of_halves},
-};
+use super::{converted, float_policy};
 
 #[derive(Debug, Clone)]
 enum Window {

@@ -5,7 +5,6 @@ mod discretization;
 mod encode;
 mod feature_space;
 mod fingerprint;
-mod fourier;
 mod hashed_crossing;
 mod hashing;
 mod image;
