@@ -5,6 +5,7 @@
 
 pub(crate) mod convolution;
 pub(crate) mod einsum;
+pub(crate) mod matrices;
 pub(crate) mod pooling;
 pub(crate) mod resize;
 pub(crate) mod window;
