@@ -194,13 +194,14 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     }
     // Keras: the classes of keras.applications have no public name, so that only their module says whose they are.
     let found = find(&layer.class).filter(|found| found.family != Family::Applications || module.is_some());
-    match found {
-        Some(found) if module.is_none_or(|module| module.split('.').next() == Some("keras")) => {
-            Ok(Class { read: found.how, operation })
+    let foreign = module.filter(|module| module.split('.').next() != Some("keras"));
+    match (found, foreign) {
+        (_, Some(module)) => {
+            refuse(format!("this class is not Keras's own: it comes from {}: register a layer for it", shown(module)))
         }
-        Some(_) => {
-            refuse(format!("this class is not Keras's own: it comes from {}", shown(module.unwrap_or_default())))
+        (Some(found), None) => Ok(Class { read: found.how, operation }),
+        (None, None) => {
+            refuse("this layer class is not supported: if it is your own, register a layer for it".to_owned())
         }
-        None => refuse("this layer class is not supported: if it is your own, register a layer for it".to_owned()),
     }
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use candle_core::{Result, Tensor, bail};
 
+use super::matrices::multiply;
+
 /// The subscripts of `einsum`, read but not yet bound to operands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Equation {
@@ -295,7 +297,7 @@ impl Labelled {
             let left = self.ordered(&[batch.as_slice(), &left, &summed].concat())?.reshape((outer, rows, inner))?;
             let right =
                 other.ordered(&[batch.as_slice(), &summed, &right].concat())?.reshape((outer, inner, columns))?;
-            left.matmul(&right)?
+            multiply(&left, &right)?
         };
         Ok(Self { tensor: tensor.reshape(dims)?, labels })
     }
@@ -323,7 +325,7 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         // One product instead of one a matrix of the batch.
         let inner = b.dim(0)?;
         let rows = a.dims().iter().rev().skip(1).product::<usize>();
-        return a.reshape((rows, inner))?.matmul(&b)?.reshape(dims);
+        return multiply(&a.reshape((rows, inner))?, &b)?.reshape(dims);
     }
     a.broadcast_matmul(&b)?.reshape(dims)
 }
@@ -378,7 +380,7 @@ pub(crate) fn tensordot(a: &Tensor, b: &Tensor, of_a: &[usize], of_b: &[usize]) 
     let (rows, inner, columns) = (sizes(a, &left)?, sizes(a, of_a)?, sizes(b, &right)?);
     let a = a.permute([&left, of_a].concat())?.contiguous()?.reshape((rows, inner))?;
     let b = b.permute([of_b, &right].concat())?.contiguous()?.reshape((inner, columns))?;
-    a.matmul(&b)?.reshape(dims)
+    multiply(&a, &b)?.reshape(dims)
 }
 
 /// The shape of [`tensordot`]'s result, unknown where an axis is.

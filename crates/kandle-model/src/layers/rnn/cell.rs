@@ -11,6 +11,7 @@ use crate::{
     Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight,
     fields::Context,
     layers::cannot,
+    math::matrices::multiply,
     numeric::{cast, storage},
     registry::class_of,
     run::prepared_weight,
@@ -106,7 +107,7 @@ pub(super) fn product(xs: &Tensor, kernel: &Tensor, transposed: bool) -> Result<
     if features != expected {
         bail!("input has {features} features, kernel expects {expected}")
     }
-    xs.matmul(&kernel)
+    multiply(xs, &kernel)
 }
 
 /// Weight number `index` of a cell.
