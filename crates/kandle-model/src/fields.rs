@@ -278,9 +278,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// As [`activation`](Self::activation); `default` where the key is not there.
+    /// As [`activation`](Self::activation), within the steps of a recurrent layer; `default` where the key is not there.
     pub fn activation_or(&mut self, key: &'static str, default: Function) -> Activation {
-        if self.holds(key) { self.activation(key) } else { Activation::Function(default) }
+        let activation = if self.holds(key) { self.activation(key) } else { Activation::Function(default) };
+        let own = self.policy.compute;
+        if let Some(dtype) = activation.computed_in().filter(|dtype| *dtype != own) {
+            self.refuse(format!(
+                "{key} computes in {dtype} where the layer computes in {own}: give both one dtype policy"
+            ));
+        }
+        activation
     }
 
     /// Allows `key` at `default` only (or null, or not given).
