@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub group: &'a str,
     /// Whether the settings are those of a legacy whole-model file.
     pub legacy: bool,
+    /// Whether Keras runs the layer inside another's call. There it is never planned, and takes what its call does.
+    pub is_inner: bool,
     /// The layers that the user registered.
     pub custom: Option<&'a crate::Registry>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Context<'a> {
 /// Settings without a file are those of Keras 3.
 impl Default for Context<'_> {
     fn default() -> Self {
-        Self { keras_version: Some("3"), assets: None, group: "", legacy: false, custom: None }
+        Self { keras_version: Some("3"), assets: None, group: "", legacy: false, is_inner: false, custom: None }
     }
 }
 

@@ -10,7 +10,7 @@ use kandle_format::{Dtype, Problem};
 
 use crate::{
     Call, Fields, Given, KerasLayer, Spec, Value,
-    layers::{cannot, one},
+    layers::cannot,
     math::resize::{Interpolation, resize},
 };
 
@@ -29,8 +29,8 @@ pub(in super::super) struct CenterCrop {
 
 impl KerasLayer for CenterCrop {
     fn read(fields: &mut Fields<'_>) -> Self {
-        // Keras: its `compute_output_shape` does not know dicts.
-        let takes = Takes { dicts: false, ..Takes::ALL };
+        // Keras: its `compute_output_shape` does not know dicts, so that only a Pipeline has one for it.
+        let takes = Takes { dicts: false, boxes: false, ..Takes::ALL };
         Self { common: Common::read(fields, takes), height: fields.size("height"), width: fields.size("width") }
     }
 
@@ -39,36 +39,26 @@ impl KerasLayer for CenterCrop {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        self.common.parts(given).map_err(cannot)?;
-        let input = one(given)?;
-        if !matches!(input.shape.rank(), 3 | 4) {
-            return Err(cannot(format!("expected images of rank 3 or 4, found {}", input.shape)));
-        }
-        let (row, column) = places(input.shape.rank(), self.common.channels_first);
-        let size = |place: usize| input.shape.0.get(place).copied().flatten();
-        let dtype = match (size(row), size(column)) {
-            (Some(height), Some(width)) if self.resizes(height, width) => Dtype::Float32,
-            _ => given.policy().compute,
+        let compute = given.policy().compute;
+        let cropped = |input: &Spec| {
+            if !matches!(input.shape.rank(), 3 | 4) {
+                return Err(cannot(format!("expected images of rank 3 or 4, found {}", input.shape)));
+            }
+            let (row, column) = places(input.shape.rank(), self.common.channels_first);
+            let size = |place: usize| input.shape.0.get(place).copied().flatten();
+            let dtype = match (size(row), size(column)) {
+                (Some(height), Some(width)) if self.resizes(height, width) => Dtype::Float32,
+                _ => compute,
+            };
+            let spec = Spec { dtype, ..input.clone() };
+            Ok(resized_spec(&spec, self.height, self.width, self.common.channels_first))
         };
-        let spec = Spec { dtype, ..input.clone() };
-        Ok(vec![resized_spec(&spec, self.height, self.width, self.common.channels_first)])
+        self.common.output(given, cropped, cropped)
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        self.common.parts(call.given).map_err(candle_core::Error::msg)?;
-        let input = cast_to_compute(call.input()?, call.given.policy())?;
-        let rank = input.tensor.rank();
-        let images = batched(&input.tensor, self.common.channels_first)?;
-        let (_, height, width, _) = images.dims4()?;
-        let (ys, dtype) = if height >= self.height && width >= self.width {
-            let rows = images.narrow(1, (height - self.height) / 2, self.height)?;
-            (rows.narrow(2, (width - self.width) / 2, self.width)?.contiguous()?, input.dtype)
-        } else {
-            let images = fitted(&images, self.height, self.width, Fit::Crop, 0.0)?;
-            // Keras: what is resized stays in float32, whatever the policy.
-            (resize(&images, self.height, self.width, Interpolation::Bilinear, false)?, Dtype::Float32)
-        };
-        Ok(vec![Value::new(unbatched(&ys, rank, self.common.channels_first)?, dtype)])
+        let cropped = |input: &Value| self.cropped(&cast_to_compute(input, call.given.policy())?);
+        self.common.forward(call, cropped, cropped)
     }
 
     fn casts_itself(&self) -> bool {
@@ -77,6 +67,21 @@ impl KerasLayer for CenterCrop {
 }
 
 impl CenterCrop {
+    fn cropped(&self, input: &Value) -> candle_core::Result<Value> {
+        let rank = input.tensor.rank();
+        let images = batched(&input.tensor, self.common.channels_first)?;
+        let (_, height, width, _) = images.dims4()?;
+        let (ys, dtype) = if self.resizes(height, width) {
+            let images = fitted(&images, self.height, self.width, Fit::Crop, 0.0)?;
+            // Keras: what is resized stays in float32, whatever the policy.
+            (resize(&images, self.height, self.width, Interpolation::Bilinear, false)?, Dtype::Float32)
+        } else {
+            let rows = images.narrow(1, (height - self.height) / 2, self.height)?;
+            (rows.narrow(2, (width - self.width) / 2, self.width)?.contiguous()?, input.dtype)
+        };
+        Ok(Value::new(unbatched(&ys, rank, self.common.channels_first)?, dtype))
+    }
+
     fn resizes(&self, height: usize, width: usize) -> bool {
         height < self.height || width < self.width
     }

@@ -92,6 +92,8 @@ impl Takes {
 #[derive(Debug, Clone)]
 struct Common {
     takes: Takes,
+    /// Whether the layer runs inside a Pipeline, which never asks for its `compute_output_shape`.
+    is_inner: bool,
     /// Whether a format of bounding boxes is set; the layer refuses boxes without.
     has_format: bool,
     channels_first: bool,
@@ -102,7 +104,9 @@ struct Common {
 impl Common {
     fn read(fields: &mut Fields<'_>, takes: Takes) -> Self {
         let has_format = fields.take("bounding_box_format").is_some();
-        Self { takes, has_format, channels_first: fields.channels_first(), converts: true }
+        let is_inner = fields.context().is_inner;
+        let takes = Takes { dicts: takes.dicts || is_inner, ..takes };
+        Self { takes, is_inner, has_format, channels_first: fields.channels_first(), converts: true }
     }
 
     /// What the layer is called on, checked.
@@ -116,6 +120,9 @@ impl Common {
             (has(Part::Boxes) && !self.takes.boxes, "bounding_boxes"),
             (has(Part::Labels) && !self.takes.labels, "labels"),
         ] {
+            if refused && self.is_inner {
+                return Err(format!("called with {what}, which is not supported inside another layer"));
+            }
             if refused {
                 return Err(format!("called with {what}, which this layer does not take, in Keras neither"));
             }
