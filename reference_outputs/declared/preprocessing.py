@@ -415,3 +415,20 @@ def pipeline(case: Cases) -> None:
             arrays = [image(2, 6, 5, 3)(rng), np.array([3.0, 1.0], "float32"), masks]
             inputs = dict(zip(["images", "labels", "segmentation_masks"], inputs_for(*arrays), strict=True))
             return keras.Model(inputs, layers.Pipeline([build()])(inputs)), arrays
+
+    # The last box ends up outside, so that its label is -1, and a box of zeros stands for none.
+    boxes = np.array([[[1, 2, 4, 5], [0.5, 1, 2.5, 3.5], [0, 0, 0, 0], [9, 9, 11, 12]]], "float32")
+    labels = np.array([[3, 0, 1, 2]], "int32")
+    for name, build in [
+        ("resizing", lambda: layers.Resizing(4, 7, bounding_box_format="xyxy")),
+        ("resizing_crop", lambda: layers.Resizing(3, 7, crop_to_aspect_ratio=True, bounding_box_format="rel_xyxy")),
+        ("center_crop", lambda: layers.CenterCrop(3, 2, bounding_box_format="xywh")),
+        ("center_crop_small", lambda: layers.CenterCrop(9, 4, bounding_box_format="center_xywh")),
+    ]:
+
+        @case.model(f"{name}_of_boxes", "Boxes left where they were, or the label of one that is gone kept.", truth=False, without_jax="smoothing")
+        def _(rng, build=build):
+            arrays = [boxes, labels, image(1, 6, 5, 3)(rng)]
+            of_boxes, of_labels, images = inputs_for(*arrays)
+            inputs = {"images": images, "bounding_boxes": {"boxes": of_boxes, "labels": of_labels}}
+            return keras.Model(inputs, layers.Pipeline([build()])(inputs)), arrays

@@ -6,6 +6,7 @@
 //! Source: keras/src/layers/preprocessing/image_preprocessing/center_crop.py, keras/src/utils/image_utils.py
 //! (`smart_resize`).
 
+use candle_core::bail;
 use kandle_format::{Dtype, Problem};
 
 use crate::{
@@ -15,7 +16,9 @@ use crate::{
 };
 
 use super::{
-    Common, Takes, batched, cast_to_compute, places,
+    Common, Part, Takes, batched,
+    bounding_boxes::{self, Format, Moved},
+    cast_to_compute, places,
     resizing::{Fit, fitted, resized_spec},
     unbatched,
 };
@@ -23,6 +26,7 @@ use super::{
 #[derive(Debug)]
 pub(in super::super) struct CenterCrop {
     common: Common,
+    format: Option<Format>,
     height: usize,
     width: usize,
 }
@@ -30,8 +34,13 @@ pub(in super::super) struct CenterCrop {
 impl KerasLayer for CenterCrop {
     fn read(fields: &mut Fields<'_>) -> Self {
         // Keras: its `compute_output_shape` does not know dicts, so that only a Pipeline has one for it.
-        let takes = Takes { dicts: false, boxes: false, ..Takes::ALL };
-        Self { common: Common::read(fields, takes), height: fields.size("height"), width: fields.size("width") }
+        let takes = Takes { dicts: false, ..Takes::ALL };
+        Self {
+            format: Format::read(fields),
+            common: Common::read(fields, takes),
+            height: fields.size("height"),
+            width: fields.size("width"),
+        }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -58,7 +67,16 @@ impl KerasLayer for CenterCrop {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let cropped = |input: &Value| self.cropped(&cast_to_compute(input, call.given.policy())?);
-        self.common.forward(call, cropped, cropped)
+        let mut outputs = self.common.forward(call, cropped, cropped)?;
+        let parts = self.common.parts(call.given).map_err(candle_core::Error::msg)?;
+        for ((part, _), output) in parts.into_iter().zip(&mut outputs) {
+            match part {
+                Part::Boxes => *output = Value::new(self.boxes(call)?.boxes, Dtype::Float32),
+                Part::BoxLabels => *output = self.boxes(call)?.labels(output)?,
+                _ => {}
+            }
+        }
+        Ok(outputs)
     }
 
     fn casts_itself(&self) -> bool {
@@ -67,6 +85,12 @@ impl KerasLayer for CenterCrop {
 }
 
 impl CenterCrop {
+    fn boxes(&self, call: Call<'_>) -> candle_core::Result<Moved> {
+        let Some(format) = self.format else { bail!("bounding_boxes: the layer has no bounding_box_format") };
+        let (boxes, from) = self.common.boxes(call)?;
+        bounding_boxes::cropped(&boxes, format, from, [self.height, self.width])
+    }
+
     fn cropped(&self, input: &Value) -> candle_core::Result<Value> {
         let rank = input.tensor.rank();
         let images = batched(&input.tensor, self.common.channels_first)?;

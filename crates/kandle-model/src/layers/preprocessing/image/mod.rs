@@ -120,9 +120,6 @@ impl Common {
             (has(Part::Boxes) && !self.takes.boxes, "bounding_boxes"),
             (has(Part::Labels) && !self.takes.labels, "labels"),
         ] {
-            if refused && self.is_inner {
-                return Err(format!("called with {what}, which is not supported inside another layer"));
-            }
             if refused {
                 return Err(format!("called with {what}, which this layer does not take, in Keras neither"));
             }
@@ -131,6 +128,20 @@ impl Common {
             return Err("bounding_boxes: the layer has no bounding_box_format".to_owned());
         }
         Ok(parts)
+    }
+
+    /// The boxes, in float32, and the height and width of the images they lie in.
+    fn boxes(&self, call: Call<'_>) -> candle_core::Result<(Tensor, [usize; 2])> {
+        let parts = self.parts(call.given).map_err(candle_core::Error::msg)?;
+        let find = |wanted: Part| {
+            let number = parts.iter().find(|(part, _)| *part == wanted).map(|(_, number)| *number);
+            let found = number.and_then(|number| call.given.at(&Argument::Tensor(number)));
+            found.ok_or_else(|| candle_core::Error::msg("an input is missing"))
+        };
+        let (boxes, images) = (find(Part::Boxes)?, find(Part::Images)?);
+        let (row, column) = places(images.tensor.rank(), self.channels_first);
+        let boxes = cast(&converted(boxes, call.given.policy().compute)?, Dtype::Float32)?;
+        Ok((boxes.tensor, [images.tensor.dim(row)?, images.tensor.dim(column)?]))
     }
 
     /// What comes out, where `image` says it of images and `mask` of segmentation masks.

@@ -6,7 +6,7 @@
 //! Source: keras/src/layers/preprocessing/image_preprocessing/resizing.py, keras/src/backend/tensorflow/image.py
 //! (`resize`).
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Common, Part, Takes, batched,
-    bounding_boxes::{self, Format},
+    bounding_boxes::{self, Format, Moved},
     converted, converted_dtype, places, unbatched,
 };
 
@@ -54,11 +54,9 @@ impl KerasLayer for Resizing {
                 Fit::Crop
             }
         };
-        // Keras: where a box has no area left, its label becomes -1, which shows inside a Pipeline alone.
-        let takes = Takes { boxes: !fields.context().is_inner, ..Takes::ALL };
         Self {
             format: Format::read(fields),
-            common: Common::read(fields, takes),
+            common: Common::read(fields, Takes::ALL),
             height: fields.size("height"),
             width: fields.size("width"),
             interpolation: interpolation(fields),
@@ -101,19 +99,8 @@ impl KerasLayer for Resizing {
             match part {
                 Part::Images => self.resized(&value, self.interpolation),
                 Part::Masks => self.resized(&value, Interpolation::Nearest),
-                Part::Boxes => {
-                    let parts = self.common.parts(call.given).map_err(candle_core::Error::msg)?;
-                    let images = parts.into_iter().find(|(part, _)| *part == Part::Images);
-                    let images = input(images.map(|(_, number)| number).unwrap_or_default())?;
-                    let (row, column) = places(images.tensor.rank(), self.common.channels_first);
-                    let from = [images.tensor.dim(row)?, images.tensor.dim(column)?];
-                    let Some(format) = self.format else {
-                        bail!("bounding_boxes: the layer has no bounding_box_format")
-                    };
-                    let boxes = value.tensor.to_dtype(DType::F32)?;
-                    let boxes = bounding_boxes::resized(&boxes, format, self.fit, from, [self.height, self.width])?;
-                    Ok(Value::new(boxes, Dtype::Float32))
-                }
+                Part::Boxes => Ok(Value::new(self.boxes(call)?.boxes, Dtype::Float32)),
+                Part::BoxLabels => self.boxes(call)?.labels(&value),
                 _ => Ok(value),
             }
         };
@@ -142,6 +129,12 @@ impl Resizing {
             parts.truncate(1);
         }
         Ok(parts)
+    }
+
+    fn boxes(&self, call: Call<'_>) -> candle_core::Result<Moved> {
+        let Some(format) = self.format else { bail!("bounding_boxes: the layer has no bounding_box_format") };
+        let (boxes, from) = self.common.boxes(call)?;
+        bounding_boxes::resized(&boxes, format, self.fit, from, [self.height, self.width])
     }
 
     /// Images, or their masks, of the target size in the dtype they have.
