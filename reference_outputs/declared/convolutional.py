@@ -50,6 +50,7 @@ def conv2d(case: Cases) -> None:
         lambda: layers.Conv2D(3, 2, dtype="mixed_bfloat16", activation=layers.ReLU(0.5, dtype="float32")),
         FED[2],
         computed_in="bfloat16",
+        because="what the activation gets was computed in bfloat16",
         truth=False,
     )
     case(

@@ -59,6 +59,7 @@ def dense(case: Cases) -> None:
         lambda: layers.Dense(5, dtype="mixed_float16", activation=layers.LeakyReLU(0.1, dtype="float32")),
         (3, 6),
         computed_in="float16",
+        because="what the activation gets was computed in float16",
         truth=False,
     )
     case(
