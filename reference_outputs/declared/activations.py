@@ -41,6 +41,7 @@ ACTIVATIONS = {
 }
 COPYING = ("relu", "relu6", "linear", "hard_tanh", "hard_shrink")
 CORNERS = [0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 2.5, -0.0, 0.0, 1e-6]
+INTS = np.array([[-7, -1, 0, 1, 3, 9]], "int32")
 LARGE = np.array([[20, -20, 80, -80, 10, -10, 40, -40], [88, 88, 87, 88, 86, 88, 88, 88]], "float32")
 SPECIAL = np.array([[np.nan, np.inf, -np.inf, -0.0, 1e-30, 88.0, -104.0, 2.5]], "float32")
 ROWS = np.array(  # for what looks at a whole axis
@@ -96,6 +97,10 @@ def activation(case: Cases) -> None:
         files = ALL_FILES if name in ("relu", "leaky_relu", "gelu", "softmax") else ("model.keras",)
         special = SPECIAL_ROWS.get(name, SPECIAL)
         pointwise(case, name, says, lambda name=name: layers.Activation(name), special, files)
+    for name in ["linear", "relu", "relu6", "leaky_relu", "tanh", "exponential"]:
+        says = "Integers refused, or floats where they stay integers."
+        without_jax = "Keras on JAX gives float32" if name == "relu6" else None
+        case(f"{name}_ints", says, lambda name=name: layers.Activation(name), INTS, truth=False, without_jax=without_jax)
 
 
 def rule_of_slope(layer: layers.Layer) -> str:
@@ -117,6 +122,9 @@ def relu(case: Cases) -> None:
         ),
     ]:
         pointwise(case, name, says, lambda options=options: layers.ReLU(**options))
+    says = "Integers refused; a threshold that is no whole number is cut off before it is compared."
+    case("ints", says, lambda: layers.ReLU(max_value=5.5, threshold=1.5), INTS, truth=False)
+    case("ints_slope", "Integers left integers.", lambda: layers.ReLU(negative_slope=0.25), INTS, truth=False)
 
 
 @records(layers.LeakyReLU, rule=rule_of_slope)
@@ -127,6 +135,7 @@ def leaky_relu(case: Cases) -> None:
         ("zero", "A slope of zero taken for none given.", {"negative_slope": 0.0}),
     ]:
         pointwise(case, name, says, lambda options=options: layers.LeakyReLU(**options))
+    case("ints", "Integers refused, or left integers.", layers.LeakyReLU, INTS, truth=False)
 
 
 @records(layers.ELU, rule="elementwise")

@@ -45,6 +45,15 @@ def conv2d(case: Cases) -> None:
 
         case(name, says, build, FED[2], files=ALL_FILES if name == "same_stride" else ("model.keras",))
     case(
+        "object_in_float32",
+        "An activation layer's own dtype policy ignored.",
+        lambda: layers.Conv2D(3, 2, dtype="mixed_bfloat16", activation=layers.ReLU(0.5, dtype="float32")),
+        FED[2],
+        computed_in="bfloat16",
+        because="what the activation gets was computed in bfloat16",
+        truth=False,
+    )
+    case(
         "channels_first",
         "The channels looked for on the last axis.",
         lambda: layers.Conv2D(3, (2, 3), strides=2, padding="valid", data_format="channels_first"),

@@ -48,6 +48,21 @@ def dense(case: Cases) -> None:
     ]:
         case(name, says, build, fed, files=ALL_FILES)
     case(
+        "softmax_object_axis",
+        "An activation layer run on rows instead of on the whole result: its axis is another one.",
+        lambda: layers.Dense(5, activation=layers.Softmax(axis=1)),
+        (2, 3, 6),
+    )
+    case(
+        "object_in_float32",
+        "An activation layer's own dtype policy ignored: the result is its float32, of what the layer rounded.",
+        lambda: layers.Dense(5, dtype="mixed_float16", activation=layers.LeakyReLU(0.1, dtype="float32")),
+        (3, 6),
+        computed_in="float16",
+        because="what the activation gets was computed in float16",
+        truth=False,
+    )
+    case(
         "int32_input",
         "An integer input multiplied in integers, or refused.",
         lambda: layers.Dense(5),

@@ -5,6 +5,8 @@ from keras import layers
 
 from .case import ALL_FILES, Cases, masked, masked_ids, normal, records
 
+INTS = lambda *shape: lambda rng: rng.integers(-5, 6, shape).astype("int32")  # noqa: E731
+SAYS_INTS = "Integers refused, or floats given back: Keras casts its result to the input's dtype first."
 SCALED = lambda *shape: lambda rng: 3 * normal(rng, *shape) + np.float32(2)  # noqa: E731
 
 
@@ -37,6 +39,7 @@ def layer_normalization(case: Cases) -> None:
         ("epsilon", "Another epsilon than the config's.", {"epsilon": 0.5}),
     ]:
         case(name, says, lambda options=options: layers.LayerNormalization(**options), SCALED(2, 3, 4))
+    case("ints", SAYS_INTS, layers.LayerNormalization, INTS(2, 3, 4))
     case("mask", "A mask lost, or applied.", lambda: [masked(), layers.LayerNormalization()], masked_ids())
 
 
@@ -50,6 +53,7 @@ def group_normalization(case: Cases) -> None:
         ("no_scale", "beta taken for gamma.", {"groups": 2, "scale": False}, (2, 3, 4)),
     ]:
         case(name, says, lambda options=options: layers.GroupNormalization(**options), SCALED(*fed))
+    case("ints", SAYS_INTS, lambda: layers.GroupNormalization(2), INTS(2, 3, 4))
 
 
 @records(layers.RMSNormalization, rule="elementwise")
@@ -60,6 +64,7 @@ def rms_normalization(case: Cases) -> None:
         ("epsilon", "An epsilon added to the root.", {"epsilon": 0.5}),
     ]:
         case(name, says, lambda options=options: layers.RMSNormalization(**options), SCALED(2, 3, 4))
+    case("ints", "Integers refused, or floats given back.", layers.RMSNormalization, INTS(2, 3, 4))
 
 
 @records(layers.UnitNormalization, rule="elementwise")

@@ -8,7 +8,7 @@ from keras import layers
 from keras.src.layers.preprocessing.feature_space import TFDConcat, TFDIdentity
 from keras.src.layers.preprocessing.index_lookup import IndexLookup
 
-from .case import Cases, normal, records, rule_of_all
+from .case import Cases, inputs_for, normal, records, rule_of_all
 
 TEXTS_ARE_TENSORFLOWS = {"without_jax": "texts and lookups are TensorFlow's alone"}
 
@@ -96,6 +96,7 @@ def hashing(case: Cases) -> None:
         ("plain", "Another hash than FarmHash of the digits.", {}),
         ("salt", "Another hash than SipHash with the two keys.", {"salt": [133, 137]}),
         ("salt_number", "One key for both.", {"salt": 17}),
+        ("salt_negative", "A negative number refused: it stands for its 64 bits.", {"salt": [1, -2]}),
         ("mask", "Bin 0 given to others than the mask.", {"mask_value": "omar"}),
         ("one_hot", "Each value encoded, or all.", {"output_mode": "multi_hot"}),
     ]:
@@ -400,3 +401,34 @@ def pipeline(case: Cases) -> None:
     case("rescaling", "Only the first of its layers run.", lambda: layers.Pipeline([*flips(), layers.Rescaling(1 / 255, -0.5)]), image(2, 4, 3, 3))
     case("equalization", "An image changed at inference.", lambda: layers.Pipeline([layers.Equalization()]), image(2, 4, 3, 3, dtype="uint8"))
     case("crop", "Only the last of its layers run.", lambda: layers.Pipeline([layers.CenterCrop(3, 2), layers.Rescaling(2.0)]), image(2, 5, 4, 3))
+    # Keras: layers whose shapes it cannot plan for a dict take one inside a Pipeline.
+    for name, build in [
+        ("resizing", lambda: layers.Resizing(4, 7)),
+        ("center_crop", lambda: layers.CenterCrop(3, 2)),
+        ("random_crop", lambda: layers.RandomCrop(3, 2, seed=1)),
+        ("color_degeneration", lambda: layers.RandomColorDegeneration(0.5)),
+    ]:
+
+        @case.model(f"{name}_of_dict", "A dict refused, or only its images changed.", truth=False, without_jax="smoothing")
+        def _(rng, build=build):
+            masks = rng.integers(0, 5, (2, 6, 5, 1)).astype("float32")
+            arrays = [image(2, 6, 5, 3)(rng), np.array([3.0, 1.0], "float32"), masks]
+            inputs = dict(zip(["images", "labels", "segmentation_masks"], inputs_for(*arrays), strict=True))
+            return keras.Model(inputs, layers.Pipeline([build()])(inputs)), arrays
+
+    # The last box ends up outside, so that its label is -1, and a box of zeros stands for none.
+    boxes = np.array([[[1, 2, 4, 5], [0.5, 1, 2.5, 3.5], [0, 0, 0, 0], [9, 9, 11, 12]]], "float32")
+    labels = np.array([[3, 0, 1, 2]], "int32")
+    for name, build in [
+        ("resizing", lambda: layers.Resizing(4, 7, bounding_box_format="xyxy")),
+        ("resizing_crop", lambda: layers.Resizing(3, 7, crop_to_aspect_ratio=True, bounding_box_format="rel_xyxy")),
+        ("center_crop", lambda: layers.CenterCrop(3, 2, bounding_box_format="xywh")),
+        ("center_crop_small", lambda: layers.CenterCrop(9, 4, bounding_box_format="center_xywh")),
+    ]:
+
+        @case.model(f"{name}_of_boxes", "Boxes left where they were, or the label of one that is gone kept.", truth=False, without_jax="smoothing")
+        def _(rng, build=build):
+            arrays = [boxes, labels, image(1, 6, 5, 3)(rng)]
+            of_boxes, of_labels, images = inputs_for(*arrays)
+            inputs = {"images": images, "bounding_boxes": {"boxes": of_boxes, "labels": of_labels}}
+            return keras.Model(inputs, layers.Pipeline([build()])(inputs)), arrays

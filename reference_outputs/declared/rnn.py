@@ -61,6 +61,9 @@ def stateful(case: Cases, layer: type) -> None:
 def simple_rnn(case: Cases) -> None:
     recurrent(case, layers.SimpleRNN, 1)
     stateful(case, layers.SimpleRNN)
+    says = "An activation layer in half precision refused, or its float16 met with float32."
+    build = lambda: layers.SimpleRNN(3, dtype="mixed_float16", activation=layers.LeakyReLU(0.1, dtype="mixed_float16"))  # noqa: E731
+    case("object_in_float16", says, build, (2, 4, 3), truth=False)
 
 
 @records(layers.LSTM, rule="contraction")

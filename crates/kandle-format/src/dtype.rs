@@ -63,6 +63,12 @@ impl Dtype {
     pub fn is_float(self) -> bool {
         matches!(self, Self::Float16 | Self::Bfloat16 | Self::Float32 | Self::Float64)
     }
+
+    /// Whether this is an integer dtype; bool and strings are none.
+    #[must_use]
+    pub fn is_integer(self) -> bool {
+        !self.is_float() && !matches!(self, Self::Bool | Self::String)
+    }
 }
 
 impl fmt::Display for Dtype {

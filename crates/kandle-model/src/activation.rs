@@ -1,11 +1,11 @@
 //! Keras's activation functions, by name. Source: keras/src/activations/activations.py and keras/src/backend/*/nn.py.
 
-use candle_core::{D, Result, Tensor, bail};
-use kandle_format::{ErrorKind, Problem, json::Value};
+use candle_core::{D, DType, Result, Tensor, bail};
+use kandle_format::{Dtype, ErrorKind, Problem, json::Value};
 
 use crate::{
-    Family, Fields, Inner, Spec,
-    numeric::{constant_like, times, wide},
+    Family, Fields, Inner, Policy, Spec,
+    numeric::{cast, constant_like, times, wide},
     registry,
 };
 
@@ -132,17 +132,37 @@ impl Activation {
         }
     }
 
-    /// Applies it to a value of floats.
+    /// Applies it to a value that a layer with `policy` computed.
+    ///
+    /// Keras: an activation layer has a dtype policy of its own, and what it gives is what the outer layer gives.
     ///
     /// # Errors
     /// As [`Function::apply`].
-    pub fn apply(&self, value: &crate::Value) -> Result<crate::Value> {
+    pub fn apply(&self, value: &crate::Value, policy: &Policy) -> Result<crate::Value> {
         match self {
-            Self::Function(function) => Ok(value.with_tensor(function.apply(&value.tensor)?)),
-            Self::Layer(layer) => match layer.call(std::slice::from_ref(value), &[])?.pop() {
-                Some(only) => Ok(only),
-                None => bail!("an activation without an output"),
-            },
+            Self::Function(function) => function.apply_to(value),
+            Self::Layer(layer) => {
+                let tensor = &value.tensor;
+                let tensor = if value.dtype.is_float() { policy.rounded(tensor.clone())? } else { tensor.clone() };
+                let given = value.with_tensor(tensor);
+                match layer.call(std::slice::from_ref(&given), &[])?.pop() {
+                    Some(only) => Ok(only),
+                    None => bail!("an activation without an output"),
+                }
+            }
+        }
+    }
+
+    /// Whether it is a layer that computes in float32 whatever the layer around it computes in.
+    pub(crate) fn keeps_float32(&self) -> bool {
+        matches!(self, Self::Layer(layer) if layer.policy.compute == Dtype::Float32)
+    }
+
+    /// The dtype that it computes in, where it has one of its own.
+    pub(crate) fn computed_in(&self) -> Option<Dtype> {
+        match self {
+            Self::Function(_) => None,
+            Self::Layer(layer) => Some(layer.policy.compute),
         }
     }
 }
@@ -177,6 +197,9 @@ impl Function {
 
     /// Shape and dtype of what comes out: those of what goes in, but for `glu`, which halves the last axis.
     fn output(self, input: &Spec) -> std::result::Result<Spec, Problem> {
+        if !input.dtype.is_float() {
+            return Ok(Spec { dtype: self.output_of_integers(input.dtype)?, ..input.clone() });
+        }
         if self != Self::Glu {
             return Ok(input.clone());
         }
@@ -188,6 +211,38 @@ impl Function {
             size => size.map(|size| size / 2),
         };
         Ok(input.with_shape(input.shape.clone().with_last(half)))
+    }
+
+    /// The dtype that integers or bools of `dtype` come out in.
+    ///
+    /// # Errors
+    /// Most functions take floats alone.
+    fn output_of_integers(self, dtype: Dtype) -> std::result::Result<Dtype, Problem> {
+        match self {
+            Self::Linear => Ok(dtype),
+            Self::Tanh | Self::Exponential if dtype != Dtype::String => Ok(Dtype::Float32),
+            Self::Relu | Self::Relu6 if dtype.is_integer() => Ok(dtype),
+            Self::LeakyRelu if dtype.is_integer() => Ok(Dtype::Float32),
+            _ => {
+                let what = format!("{} of {dtype} is not supported (only floats)", self.name());
+                Err(Problem::new(ErrorKind::Unsupported, "", what))
+            }
+        }
+    }
+
+    /// Applies the function to a value of any dtype.
+    fn apply_to(self, value: &crate::Value) -> Result<crate::Value> {
+        if value.dtype.is_float() {
+            return Ok(value.with_tensor(self.apply(&value.tensor)?));
+        }
+        let dtype =
+            self.output_of_integers(value.dtype).map_err(|problem| candle_core::Error::msg(problem.to_string()))?;
+        if dtype == Dtype::Float32 {
+            let value = cast(value, dtype)?;
+            return Ok(value.with_tensor(self.apply(&value.tensor)?));
+        }
+        let most = if self == Self::Relu6 { 6.0 } else { f64::INFINITY };
+        if self == Self::Linear { Ok(value.clone().with_mask(None)) } else { relu_of_integers(value, 0.0, most) }
     }
 
     /// Applies the function to a floating-point tensor of any shape; `softmax`, `log_softmax`, `sparsemax` and `glu`
@@ -261,6 +316,17 @@ pub(crate) fn relu(xs: &Tensor) -> Result<Tensor> {
 /// `x` where positive, else `slope · x`.
 pub(crate) fn leaky_relu(xs: &Tensor, slope: f64) -> Result<Tensor> {
     xs.gt(0.0)?.where_cond(xs, &times(xs, slope)?)
+}
+
+/// `x` where above `threshold`, at most `most`, else 0, of integers.
+///
+/// Keras: both bounds are cast to the integers' dtype.
+pub(crate) fn relu_of_integers(value: &crate::Value, threshold: f64, most: f64) -> Result<crate::Value> {
+    // int64 holds them all.
+    let xs = value.tensor.to_dtype(DType::I64)?;
+    let ys = xs.gt(threshold.trunc())?.where_cond(&xs, &xs.zeros_like()?)?;
+    let ys = if most.is_finite() { clip(&ys, 0.0, most.trunc())? } else { ys };
+    Ok(value.with_tensor(ys.to_dtype(value.tensor.dtype())?))
 }
 
 /// `x` held between two bounds; NaN stays NaN, and of two zeros the bound is taken.

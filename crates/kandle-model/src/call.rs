@@ -171,6 +171,13 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
         self.is_operation()
     }
 
+    /// Whether float32 comes out as it is of a layer that computes in half precision, for inputs of `inputs`: else it is what
+    /// half precision was widened to, and is rounded.
+    fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
+        let _ = inputs;
+        false
+    }
+
     /// Whether this is an operation of `keras.ops`, which has no dtype policy: what goes in is what it gets.
     fn is_operation(&self) -> bool {
         false

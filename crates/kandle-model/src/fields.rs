@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub group: &'a str,
     /// Whether the settings are those of a legacy whole-model file.
     pub legacy: bool,
+    /// Whether Keras runs the layer inside another's call. There it is never planned, and takes what its call does.
+    pub is_inner: bool,
     /// The layers that the user registered.
     pub custom: Option<&'a crate::Registry>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Context<'a> {
 /// Settings without a file are those of Keras 3.
 impl Default for Context<'_> {
     fn default() -> Self {
-        Self { keras_version: Some("3"), assets: None, group: "", legacy: false, custom: None }
+        Self { keras_version: Some("3"), assets: None, group: "", legacy: false, is_inner: false, custom: None }
     }
 }
 
@@ -278,9 +280,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// As [`activation`](Self::activation); `default` where the key is not there.
+    /// As [`activation`](Self::activation), within the steps of a recurrent layer; `default` where the key is not there.
     pub fn activation_or(&mut self, key: &'static str, default: Function) -> Activation {
-        if self.holds(key) { self.activation(key) } else { Activation::Function(default) }
+        let activation = if self.holds(key) { self.activation(key) } else { Activation::Function(default) };
+        let own = self.policy.compute;
+        if let Some(dtype) = activation.computed_in().filter(|dtype| *dtype != own) {
+            self.refuse(format!(
+                "{key} computes in {dtype} where the layer computes in {own}: give both one dtype policy"
+            ));
+        }
+        activation
     }
 
     /// Allows `key` at `default` only (or null, or not given).

@@ -32,7 +32,7 @@ impl Inner {
         };
         let at = format!("{} › {key} \"{}\" ({})", fields.at(), shown(&config.name), shown(&config.class));
         let group = format!("{}/{key}", fields.context().group);
-        let context = Context { group: &group, ..fields.context() };
+        let context = Context { group: &group, is_inner: true, ..fields.context() };
         match Self::build(&config, &at, context) {
             Ok(inner) => Some(inner),
             Err(problems) => {

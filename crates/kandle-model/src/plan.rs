@@ -146,6 +146,7 @@ impl Plan {
             assets: Some(&config.assets),
             group: "",
             legacy: config.legacy,
+            is_inner: false,
             custom: Some(custom),
         };
         Builder::build(config, context)

@@ -24,8 +24,10 @@ pub(crate) fn plan_output(
         return layer.output(Given { arguments, tensors: inputs, policy });
     }
     let inputs = planned_inputs(policy, inputs);
+    let dtypes: Vec<Dtype> = inputs.iter().map(|input| input.dtype).collect();
+    let rounds = is_half(policy.compute) && !layer.keeps_float32(&dtypes);
     let rounded = |spec: Spec| match spec.dtype {
-        Dtype::Float32 if is_half(policy.compute) => Spec { dtype: policy.compute, ..spec },
+        Dtype::Float32 if rounds => Spec { dtype: policy.compute, ..spec },
         _ => spec,
     };
     Ok(layer.output(Given { arguments, tensors: &inputs, policy })?.into_iter().map(rounded).collect())
@@ -60,7 +62,8 @@ pub(crate) fn invoke(
     let inputs = inputs.iter().map(prepare).collect::<candle_core::Result<Vec<_>>>()?;
     let call = Call { given: Given { arguments, tensors: &inputs, policy }, weights };
     let mut outputs = layer.forward(call)?;
-    if is_half(policy.compute) && !own {
+    let dtypes: Vec<Dtype> = inputs.iter().map(|input| input.dtype).collect();
+    if is_half(policy.compute) && !own && !layer.keeps_float32(&dtypes) {
         for output in &mut outputs {
             if output.dtype == Dtype::Float32 {
                 *output = cast(output, policy.compute)?;

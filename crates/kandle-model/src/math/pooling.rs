@@ -9,7 +9,8 @@ use super::window::{Padding, Window, channels_last, pad, select};
 /// The largest number in each window of `xs` `(batch, spatial…, channels)`, floats or integers.
 ///
 /// Keras: TensorFlow starts from the lowest finite number and keeps it beside NaN, so that NaN is skipped, and a window
-/// of nothing but NaN and −∞ gives that number (−3.4e38 in float32). Keras pools integers on one and two axes only.
+/// of nothing but NaN and −∞ gives that number (−3.4e38 in float32). On three axes both are refused, and Keras pools
+/// integers on one and two axes only.
 ///
 /// # Errors
 /// Where the shapes do not fit together, or a window does not fit into its axis.
@@ -111,7 +112,26 @@ fn largest(xs: &Tensor, axes: &[Vec<Range<usize>>]) -> Result<Tensor> {
         let Some(most) = most else { bail!("a pool without cells") };
         ys = most;
     }
+    if axes.len() > 2 && xs.dtype().is_float() {
+        check_one_answer(xs, &ys)?;
+    }
     Ok(ys)
+}
+
+/// Keras: on three axes TensorFlow starts from the lowest finite number and skips NaN, or from the first cell and starts
+/// anew behind NaN, as the processor's vectors fall on the channels.
+fn check_one_answer(xs: &Tensor, ys: &Tensor) -> Result<()> {
+    let any = |flags: Tensor| Ok::<bool, candle_core::Error>(flags.flatten_all()?.max(0)?.to_scalar::<u8>()? != 0);
+    if xs.elem_count() == 0 || ys.elem_count() == 0 {
+        return Ok(());
+    }
+    let unclear = any(xs.ne(xs)?)? || lowest(ys)?.map_or(Ok(false), |lowest| any(ys.le(&lowest)?))?;
+    match unclear {
+        true => {
+            bail!("the largest number beside NaN, or of nothing but −∞, on three spatial axes: Keras has no one answer")
+        }
+        false => Ok(()),
+    }
 }
 
 /// The lowest finite number of a float dtype everywhere.
@@ -297,6 +317,19 @@ mod tests {
         // from Keras 3.15.1, TensorFlow: AveragePooling1D(3, 1, "same")
         let means = average(&xs, &[3], &[1], Padding::Same).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(means.iter().enumerate().all(|(at, mean)| if at == 5 { *mean == -INF } else { mean.is_nan() }));
+    }
+
+    #[test]
+    fn what_depends_on_the_processor_is_refused() {
+        let xs = column(&[1.0, f32::NAN, 2.0, 3.0]).reshape((1, 1, 1, 4, 1)).unwrap();
+        for ys in [max(&xs, &[1, 1, 2], &[1, 1, 2], Padding::Valid), adaptive_max(&xs, &[1, 1, 2])] {
+            assert!(ys.unwrap_err().to_string().contains("Keras has no one answer"));
+        }
+        assert!(average(&xs, &[1, 1, 2], &[1, 1, 2], Padding::Valid).is_ok());
+        let xs =
+            column(&[f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, 3.0]).reshape((1, 1, 1, 4, 1)).unwrap();
+        assert!(max(&xs, &[1, 1, 2], &[1, 1, 2], Padding::Valid).is_err());
+        assert!(max(&xs, &[1, 1, 4], &[1, 1, 4], Padding::Valid).is_ok());
     }
 
     #[test]

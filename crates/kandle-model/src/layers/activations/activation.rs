@@ -1,13 +1,13 @@
 //! `keras.layers.Activation`: an activation function by name, or another activation layer.
 //!
-//! Shapes: xs of any shape, float32; the result has the same shape (`glu` halves the last axis). `Activation("relu")` of
-//! `[-1, 2]` is `[0, 2]`.
+//! Shapes: xs of any shape, floats, for some functions integers; the result has the same shape (`glu` halves the last
+//! axis). `Activation("relu")` of `[-1, 2]` is `[0, 2]`.
 //!
 //! Source: keras/src/layers/activations/activation.py.
 
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
-use crate::{Activation, Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one_float};
+use crate::{Activation, Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one};
 
 #[derive(Debug)]
 pub(crate) struct ActivationLayer(Activation);
@@ -19,11 +19,16 @@ impl KerasLayer for ActivationLayer {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![self.0.output(one_float(given)?)?])
+        Ok(vec![self.0.output(one(given)?)?])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        Ok(vec![self.0.apply(call.input()?)?])
+        Ok(vec![self.0.apply(call.input()?, call.given.policy())?])
+    }
+
+    fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
+        // Keras: what makes floats of integers makes them float32.
+        self.0.keeps_float32() || inputs.first().is_some_and(|dtype| !dtype.is_float())
     }
 
     fn masking(&self) -> Masking {

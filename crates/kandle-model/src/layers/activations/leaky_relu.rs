@@ -1,13 +1,18 @@
 //! `keras.layers.LeakyReLU`: `x` where positive, else `negative_slope · x`.
 //!
-//! Shapes: xs of any shape, float32; the result has the same shape. With the layer's default slope of 0.3, `[-1, 2]` gives
+//! Shapes: xs of any shape, floats or integers; the result has the same shape, floats. With the layer's default slope of 0.3, `[-1, 2]` gives
 //! `[-0.3, 2]`. Keras: the activation named `leaky_relu` has a slope of 0.2.
 //!
 //! Source: keras/src/layers/activations/leaky_relu.py.
 
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
-use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, activation::leaky_relu, layers::one_float};
+use crate::{
+    Call, Fields, Given, KerasLayer, Masking, Spec, Value,
+    activation::leaky_relu,
+    layers::{one, one_float},
+    numeric::cast,
+};
 
 #[derive(Debug)]
 pub(crate) struct LeakyRelu {
@@ -21,12 +26,22 @@ impl KerasLayer for LeakyRelu {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![one_float(given)?.clone()])
+        let input = one(given)?;
+        if !input.dtype.is_integer() {
+            return Ok(vec![one_float(given)?.clone()]);
+        }
+        Ok(vec![Spec { dtype: Dtype::Float32, ..input.clone() }])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
+        // Keras: integers become float32, whatever the policy.
+        let input = if input.dtype.is_integer() { &cast(input, Dtype::Float32)? } else { input };
         Ok(vec![input.with_tensor(leaky_relu(&input.tensor, self.negative_slope)?)])
+    }
+
+    fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
+        inputs.first().is_some_and(|dtype| dtype.is_integer())
     }
 
     fn masking(&self) -> Masking {

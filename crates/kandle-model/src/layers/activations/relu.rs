@@ -1,18 +1,19 @@
 //! `keras.layers.ReLU`: `max(x, 0)`, optionally with a ceiling, a slope below and a threshold.
 //!
 //! With `t = threshold`, `s = negative_slope`, `m = max_value`: `min(x, m)` where `x > t`, else 0, less `s · max(t − x, 0)`.
-//! Shapes: xs of any shape, float32; the result has the same shape. With t = 1, s = 0.1, m = 6: `[0.5, 1, 2]` gives
+//! Shapes: xs of any shape, floats or integers; the result has the same shape. With t = 1, s = 0.1, m = 6: `[0.5, 1, 2]` gives
 //! `[-0.05, 0, 2]`.
 //!
 //! Source: keras/src/layers/activations/relu.py, keras/src/activations/activations.py (`ReLU.static_call`).
 
 use candle_core::Tensor;
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
 use crate::{
     Call, Fields, Given, KerasLayer, Masking, Spec, Value,
-    activation::{clip, leaky_relu, relu},
-    layers::one_float,
+    activation::{clip, leaky_relu, relu, relu_of_integers},
+    layers::{cannot, one, one_float},
+    numeric::cast,
 };
 
 #[derive(Debug)]
@@ -34,12 +35,32 @@ impl KerasLayer for Relu {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![one_float(given)?.clone()])
+        let input = one(given)?;
+        if !input.dtype.is_integer() {
+            return Ok(vec![one_float(given)?.clone()]);
+        }
+        match (self.is_leaky(), self.negative_slope == 0.0) {
+            (true, _) => Ok(vec![Spec { dtype: Dtype::Float32, ..input.clone() }]),
+            (false, true) => Ok(vec![input.clone()]),
+            (false, false) => Err(cannot("negative_slope together with max_value or threshold takes floats only")),
+        }
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        let input = call.input()?;
+        let mut input = call.input()?.clone();
+        if input.dtype.is_integer() {
+            if !self.is_leaky() {
+                let most = self.max_value.unwrap_or(f64::INFINITY);
+                return Ok(vec![relu_of_integers(&input, self.threshold, most)?]);
+            }
+            // Keras: as LeakyReLU, whatever the policy.
+            input = cast(&input, Dtype::Float32)?;
+        }
         Ok(vec![input.with_tensor(self.apply(&input.tensor)?)])
+    }
+
+    fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
+        inputs.first().is_some_and(|dtype| dtype.is_integer())
     }
 
     fn masking(&self) -> Masking {
@@ -53,10 +74,15 @@ impl Relu {
         Self { max_value, negative_slope, threshold }
     }
 
+    /// Whether there is a slope, and nothing else.
+    fn is_leaky(&self) -> bool {
+        self.negative_slope != 0.0 && self.max_value.is_none() && self.threshold == 0.0
+    }
+
     /// The operations in Keras's own order, so that the rounding is Keras's too.
     pub(crate) fn apply(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
         let Self { max_value, negative_slope: slope, threshold } = *self;
-        if slope != 0.0 && max_value.is_none() && threshold == 0.0 {
+        if self.is_leaky() {
             return leaky_relu(xs, slope);
         }
         // Keras: with a threshold, NaN is not above it and becomes 0; without one, NaN stays NaN.

@@ -66,4 +66,8 @@ impl<const AXES: usize> KerasLayer for Conv<AXES> {
         }
         self.settings.forward(call, 1, |xs| convolution(xs, &kernel, strides, *padding, dilation_rate, self.groups))
     }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.settings.keeps_float32()
+    }
 }

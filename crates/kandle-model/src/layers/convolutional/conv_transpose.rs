@@ -12,7 +12,7 @@
 //!
 //! Source: keras/src/layers/convolutional/base_conv_transpose.py.
 
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
 use super::settings::{Both, Settings, keras_kernel};
 use crate::{
@@ -64,5 +64,9 @@ impl<const AXES: usize> KerasLayer for ConvTranspose<AXES> {
         let Settings { strides, padding, dilation_rate, .. } = &self.settings;
         let (kernel, extra) = (keras_kernel(call.weight(0)?)?, self.output_padding.as_deref());
         self.settings.forward(call, 1, |xs| transposed(xs, &kernel, strides, *padding, extra, dilation_rate))
+    }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.settings.keeps_float32()
     }
 }

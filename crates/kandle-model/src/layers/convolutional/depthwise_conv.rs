@@ -7,7 +7,7 @@
 //!
 //! Source: keras/src/layers/convolutional/base_depthwise_conv.py.
 
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
 use super::settings::{Both, Settings, keras_depthwise_kernel};
 use crate::{
@@ -48,6 +48,10 @@ impl<const AXES: usize> KerasLayer for DepthwiseConv<AXES> {
         let Settings { strides, padding, dilation_rate, .. } = &self.settings;
         let kernel = keras_depthwise_kernel(call.weight(0)?, self.depth_multiplier)?;
         self.settings.forward(call, 1, |xs| depthwise(xs, &kernel, strides, *padding, dilation_rate))
+    }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.settings.keeps_float32()
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! Source: keras/src/layers/convolutional/base_separable_conv.py.
 
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
 use super::settings::{Both, Settings, keras_depthwise_kernel, pointwise};
 use crate::{Call, Fields, Given, KerasLayer, Layout, Spec, Value, Weight, math::convolution::depthwise};
@@ -65,5 +65,9 @@ impl<const AXES: usize> KerasLayer for SeparableConv<AXES> {
         let filters = call.weight(1)?;
         self.settings
             .forward(call, 2, |xs| pointwise(&depthwise(xs, &kernel, strides, *padding, dilation_rate)?, filters))
+    }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.settings.keeps_float32()
     }
 }

@@ -68,6 +68,11 @@ impl Settings {
         settings
     }
 
+    /// As [`KerasLayer::keeps_float32`](crate::KerasLayer::keeps_float32).
+    pub(super) fn keeps_float32(&self) -> bool {
+        self.activation.keeps_float32()
+    }
+
     /// How many channels the input has.
     pub(super) fn channels(&self, given: Given<'_, Spec>) -> std::result::Result<usize, String> {
         let unknown = "the size of its input's channel axis is not known: give the model a fixed one in Keras, or FileLayer its `of`";
@@ -125,13 +130,14 @@ impl Settings {
         if input.tensor.rank() != self.kernel_size.len() + 2 {
             bail!("expected an input of rank {}, found {:?}", self.kernel_size.len() + 2, input.tensor.dims());
         }
-        let mut ys = convolve(&to_channels_last(&input.tensor, self.channels_first)?)?;
+        let policy = call.given.policy();
+        let mut ys = policy.rounded(convolve(&to_channels_last(&input.tensor, self.channels_first)?)?)?;
         if self.use_bias {
-            ys = ys.broadcast_add(call.weight(weights)?)?;
+            ys = policy.rounded(ys.broadcast_add(call.weight(weights)?)?)?;
         }
         // Keras: the activation sees the axes as data_format has them; softmax is over the last, a spatial one or not.
         let ys = from_channels_last(&ys, self.channels_first)?;
-        Ok(vec![self.activation.apply(&input.with_tensor(ys))?])
+        Ok(vec![self.activation.apply(&input.with_tensor(ys), policy)?])
     }
 }
 

@@ -83,9 +83,13 @@ impl KerasLayer for Dense {
             bail!("input has {features} features, kernel expects {}", expected.copied().unwrap_or_default())
         }
         let ys = self.product(&input.tensor.reshape((rows, *features))?, call)?;
-        let ys = self.activation.apply(&input.with_tensor(ys))?.tensor;
-        let shape: Vec<usize> = outer.iter().copied().chain([ys.dim(1)?]).collect();
-        Ok(vec![input.with_tensor(ys.reshape(shape)?)])
+        // An activation layer may work along any axis.
+        let ys = ys.reshape([outer, &[self.units]].concat())?;
+        Ok(vec![self.activation.apply(&input.with_tensor(ys), call.given.policy())?])
+    }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.activation.keeps_float32()
     }
 
     fn masking(&self) -> Masking {

@@ -199,7 +199,11 @@ impl KerasLayer for EinsumDense {
             }
             ys = rounded(&ys.broadcast_add(&bias)?, policy)?;
         }
-        Ok(vec![self.activation.apply(&input.with_tensor(ys))?])
+        Ok(vec![self.activation.apply(&input.with_tensor(ys), policy)?])
+    }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.activation.keeps_float32()
     }
 
     fn quantizes(&self) -> bool {

@@ -1,7 +1,7 @@
 //! `keras.layers.GroupNormalization`: `gamma · (x − mean) / √(variance + epsilon) + beta`, statistics of each sample and group
 //! of channels.
 //!
-//! Shapes: xs `(batch, …)`, floats, with `channels` along `axis`, the groups one after the other along it; gamma and beta
+//! Shapes: xs `(batch, …)`, numbers, with `channels` along `axis`, the groups one after the other along it; gamma and beta
 //! `(channels,)`; the result has the shape of xs. With `groups = 1` and epsilon 0, `[1, 3]` gives `[-1, 1]`; `groups = −1`
 //! stands for one group a channel. Computed in float32 at least.
 //!
@@ -10,10 +10,10 @@
 use candle_core::bail;
 use kandle_format::Problem;
 
-use super::{computed_in, given_back, moments, reciprocal_root, scaled};
+use super::{computed_in, given_back, moments, one_of_numbers, reciprocal_root, scaled};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
-    layers::{axis, cannot, one_float},
+    layers::{axis, cannot},
 };
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl KerasLayer for GroupNormalization {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let input = one_float(given)?;
+        let input = one_of_numbers(given)?;
         let (_, channels) = self.channels(&input.shape).map_err(cannot)?;
         let groups = self.groups.unwrap_or(channels);
         if groups == 0 || !channels.is_multiple_of(groups) {

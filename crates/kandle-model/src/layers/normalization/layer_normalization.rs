@@ -1,7 +1,7 @@
 //! `keras.layers.LayerNormalization`: `gamma · (x − mean) / √(variance + epsilon) + beta`, statistics of each sample along
 //! `axis`, one axis or several.
 //!
-//! Shapes: xs of any shape, floats; gamma and beta have the sizes of `axis`, in ascending order of its numbers; the result
+//! Shapes: xs of any shape, numbers; gamma and beta have the sizes of `axis`, in ascending order of its numbers; the result
 //! has the shape of xs. With epsilon 0, `[1, 3]` gives `[-1, 1]`. Computed in float32 at least.
 //!
 //! Keras: with `rms_scaling`, `gamma · x / √(variance + epsilon)`: what is divided by is the standard deviation, not the root
@@ -11,10 +11,10 @@
 
 use kandle_format::Problem;
 
-use super::{computed_in, given_back, moments, reciprocal_root, scaled};
+use super::{computed_in, given_back, moments, one_of_numbers, reciprocal_root, scaled};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
-    layers::{axes, cannot, one_float},
+    layers::{axes, cannot},
 };
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl KerasLayer for LayerNormalization {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let input = one_float(given)?;
+        let input = one_of_numbers(given)?;
         axes(&self.axes, input.shape.rank()).map_err(cannot)?;
         Ok(vec![Spec { dtype: given.policy().compute, ..input.clone() }])
     }

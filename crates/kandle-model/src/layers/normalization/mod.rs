@@ -9,9 +9,12 @@ mod unit_normalization;
 
 use candle_core::{DType, Result, Tensor};
 
+use kandle_format::{Dtype, Problem};
+
 use crate::{
-    Policy, Value,
-    numeric::{constant_like, rounded, storage},
+    Given, Policy, Spec, Value,
+    layers::{one, one_float},
+    numeric::{cast, constant_like, dtype_of, rounded},
     registry::{Family, Registered, layer},
 };
 use batch_normalization::BatchNormalization;
@@ -60,10 +63,21 @@ fn scaled(xs: &Tensor, center: &Tensor, factor: Tensor, gamma: Option<Tensor>, b
     xs.broadcast_mul(&factor)?.broadcast_add(&shift)
 }
 
-/// What a layer that casts for itself gives back of `ys`. Keras: rounded to the input's dtype first, then to the layer's.
+/// What a layer that casts for itself gives back of `ys`. Keras: cast to the input's dtype first, then to the layer's, so
+/// that of integers whole numbers come out.
 fn given_back(ys: &Tensor, input: &Value, policy: &Policy) -> Result<Vec<Value>> {
-    let ys = ys.to_dtype(input.tensor.dtype())?.to_dtype(storage(policy.compute)?)?;
-    Ok(vec![Value::new(ys, policy.compute)])
+    Ok(vec![cast(&cast_back(ys, input)?, policy.compute)?])
+}
+
+/// `ys` in the dtype of `input`.
+fn cast_back(ys: &Tensor, input: &Value) -> Result<Value> {
+    cast(&Value::new(ys.clone(), dtype_of(ys)?), input.dtype)
+}
+
+/// The input of a layer that takes floats, and integers as floats.
+fn one_of_numbers<'a>(given: Given<'a, Spec>) -> std::result::Result<&'a Spec, Problem> {
+    let input = one(given)?;
+    if input.dtype == Dtype::String { one_float(given) } else { Ok(input) }
 }
 
 /// The dtype such a layer computes in. Keras: float32 or float64 by the dtype of the input, whatever the layer's own is.

@@ -1,17 +1,17 @@
 //! `keras.layers.RMSNormalization`: `scale · x / √(mean(x²) + epsilon)`, the mean of each sample along `axis`, one axis or
 //! several.
 //!
-//! Shapes: xs of any shape, floats; scale has the sizes of `axis`; the result has the shape of xs. With epsilon 0, `[3, 4]`
+//! Shapes: xs of any shape, numbers; scale has the sizes of `axis`; the result has the shape of xs. With epsilon 0, `[3, 4]`
 //! gives `[0.8485, 1.1314]`. Computed in float32 at least. Masks end here.
 //!
 //! Source: keras/src/layers/normalization/rms_normalization.py, keras/src/ops/nn.py (`_rms_normalization`).
 
 use kandle_format::{ErrorKind, Problem};
 
-use super::{mean, reciprocal_root};
+use super::{cast_back, computed_in, mean, one_of_numbers, reciprocal_root};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Shape, Spec, Value, Weight,
-    layers::{axes, cannot, one_float},
+    layers::{axes, cannot},
 };
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl KerasLayer for RmsNormalization {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let input = one_float(given)?;
+        let input = one_of_numbers(given)?;
         let (_, sizes) = self.sizes(&input.shape).map_err(cannot)?;
         // Keras: the scale meets the last axes, whichever it was made for.
         let fits = |(size, axis): (&usize, &Option<usize>)| *size == 1 || axis.is_none_or(|axis| axis == *size);
@@ -51,11 +51,14 @@ impl KerasLayer for RmsNormalization {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
-        let xs = &input.tensor;
+        // Keras: integers are computed in float32, and whole numbers come out.
+        let dtype = if input.dtype.is_float() { input.tensor.dtype() } else { computed_in(input) };
+        let xs = &input.tensor.to_dtype(dtype)?;
         let places = axes(&self.axes, xs.rank()).map_err(candle_core::Error::msg)?;
         let factor = reciprocal_root(&(mean(&xs.sqr()?, &places)? + self.epsilon)?)?;
-        let scale = call.weight(0)?.broadcast_as(xs.shape())?;
-        Ok(vec![input.with_tensor((xs.broadcast_mul(&factor)? * scale)?)])
+        let scale = call.weight(0)?.to_dtype(dtype)?.broadcast_as(xs.shape())?;
+        let ys = (xs.broadcast_mul(&factor)? * scale)?;
+        Ok(vec![cast_back(&ys, input)?])
     }
 }
 

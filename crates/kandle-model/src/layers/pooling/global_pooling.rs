@@ -76,6 +76,10 @@ impl<const AXES: usize, const MAX: bool> KerasLayer for GlobalPooling<AXES, MAX>
         };
         Ok(vec![ys.with_tensor(ys.tensor.reshape(shape)?)])
     }
+
+    fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
+        !MAX && inputs.first().is_some_and(|dtype| !dtype.is_float())
+    }
 }
 
 /// The largest number over axis 1 of `(batch, cells, channels)`. Keras: NaN if there is one, unlike MaxPooling.

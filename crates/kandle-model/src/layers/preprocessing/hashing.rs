@@ -132,9 +132,11 @@ fn masked(input: &Value, mask: Option<&Json>) -> candle_core::Result<Vec<bool>> 
 /// The setting `salt`: two numbers, or one that stands for both.
 pub(crate) fn salt(fields: &mut Fields<'_>) -> Option<[u64; 2]> {
     let value = fields.take("salt")?;
+    // A negative number stands for the same 64 bits.
+    let bits = |number: &Json| number.as_u64().or_else(|| number.as_i64().map(i64::cast_unsigned));
     let pair = match value {
-        Json::Array(items) => items.iter().map(Json::as_u64).collect::<Option<Vec<u64>>>(),
-        one => one.as_u64().map(|one| vec![one, one]),
+        Json::Array(items) => items.iter().map(bits).collect::<Option<Vec<u64>>>(),
+        one => bits(one).map(|one| vec![one, one]),
     };
     match pair.as_deref() {
         Some([first, second]) => Some([*first, *second]),

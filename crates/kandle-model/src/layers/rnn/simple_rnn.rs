@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor};
 use kandle_format::Dtype;
 
 use super::cell::{Cell, TRAINING_ONLY, features, product, state, weight};
-use crate::{Activation, Fields, Function, Layout, Shape, Value, Weight};
+use crate::{Activation, Fields, Function, Layout, Policy, Shape, Value, Weight};
 
 #[derive(Debug)]
 pub(super) struct SimpleRnnCell {
@@ -77,8 +77,10 @@ impl Cell for SimpleRnnCell {
     }
 }
 
-/// `activation(xs)`.
+/// `activation(xs)`, in the dtype of xs: half precision is widened again.
 pub(super) fn activated(activation: &Activation, xs: Tensor) -> Result<Tensor> {
-    let dtype = if xs.dtype() == candle_core::DType::F64 { Dtype::Float64 } else { Dtype::Float32 };
-    Ok(activation.apply(&Value::new(xs, dtype))?.tensor)
+    let wide = xs.dtype();
+    let dtype = if wide == candle_core::DType::F64 { Dtype::Float64 } else { Dtype::Float32 };
+    // What comes in is not rounded before the activation rounds it.
+    activation.apply(&Value::new(xs, dtype), &Policy::default())?.tensor.to_dtype(wide)
 }

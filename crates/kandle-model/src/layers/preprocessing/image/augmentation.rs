@@ -6,9 +6,14 @@
 
 use kandle_format::{Dtype, Problem};
 
-use crate::{Argument, Call, Fields, Given, KerasLayer, Shape, Spec, Value, layers::cannot, numeric::cast};
+use crate::{
+    Argument, Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value,
+    layers::cannot,
+    math::resize::{Interpolation, resize},
+    numeric::{cast, dtype_of},
+};
 
-use super::{Common, Part, Takes, cast_to_compute, places};
+use super::{Common, Part, Takes, batched, cast_to_compute, places, resizing::resized_spec, unbatched};
 
 /// What tells one class from another.
 struct Class {
@@ -139,7 +144,7 @@ impl<const CLASS: usize> KerasLayer for Augmentation<CLASS> {
 ///
 /// Keras: at inference the images are not cropped, though the layer says they are of the size it crops to. Of a dict of two
 /// keys, with channels first, the first tensor comes out, and no other dict has a graph. Keras 2 took a centred crop of the
-/// target's aspect ratio and resized it, which is refused.
+/// target's aspect ratio and resized it, which is refused. Inside a Pipeline all of a dict comes out.
 #[derive(Debug)]
 pub(in super::super) struct RandomCrop {
     height: usize,
@@ -162,30 +167,37 @@ impl KerasLayer for RandomCrop {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let (part, number) = self.part(given).map_err(cannot)?;
-        let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
-        match part {
-            Part::Images => {}
-            Part::Boxes => return Ok(vec![Spec { dtype: Dtype::Float32, ..input.clone() }]),
-            _ => return Ok(vec![input.clone()]),
-        }
-        let Shape(mut axes) = input.shape.clone();
-        let (row, column) = places(axes.len(), self.common.channels_first);
-        for (place, size) in [(row, self.height), (column, self.width)] {
-            if let Some(axis @ None) = axes.get_mut(place) {
-                *axis = Some(size);
+        let spec = |(part, number): (Part, usize)| {
+            let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
+            match part {
+                Part::Images => {}
+                Part::Masks if self.common.is_inner => {
+                    let spec = Spec { dtype: given.policy().compute, ..input.clone() };
+                    return Ok(resized_spec(&spec, self.height, self.width, self.common.channels_first));
+                }
+                Part::Boxes => return Ok(Spec { dtype: Dtype::Float32, ..input.clone() }),
+                _ => return Ok(input.clone()),
             }
-        }
-        Ok(vec![input.with_shape(Shape(axes))])
+            let Shape(mut axes) = input.shape.clone();
+            let (row, column) = places(axes.len(), self.common.channels_first);
+            for (place, size) in [(row, self.height), (column, self.width)] {
+                if let Some(axis @ None) = axes.get_mut(place) {
+                    *axis = Some(size);
+                }
+            }
+            Ok(input.with_shape(Shape(axes)))
+        };
+        self.parts(given).map_err(cannot)?.into_iter().map(spec).collect()
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        let (part, number) = self.part(call.given).map_err(candle_core::Error::msg)?;
-        match call.given.at(&Argument::Tensor(number)) {
-            Some(boxes) if part == Part::Boxes => Ok(vec![cast(boxes, Dtype::Float32)?]),
-            Some(input) => Ok(vec![input.clone()]),
+        let run = |(part, number): (Part, usize)| match call.given.at(&Argument::Tensor(number)) {
+            Some(boxes) if part == Part::Boxes => cast(boxes, Dtype::Float32),
+            Some(masks) if part == Part::Masks && self.common.is_inner => self.cropped(masks, call.given.policy()),
+            Some(input) => Ok(input.clone()),
             None => candle_core::bail!("an input is missing"),
-        }
+        };
+        self.parts(call.given).map_err(candle_core::Error::msg)?.into_iter().map(run).collect()
     }
 
     fn casts_itself(&self) -> bool {
@@ -194,13 +206,37 @@ impl KerasLayer for RandomCrop {
 }
 
 impl RandomCrop {
-    fn part<T>(&self, given: Given<'_, T>) -> Result<(Part, usize), String> {
-        let parts = self.common.parts(given)?;
+    fn parts<T>(&self, given: Given<'_, T>) -> Result<Vec<(Part, usize)>, String> {
+        let mut parts = self.common.parts(given)?;
         if let Some(Argument::Mapping(items)) = given.argument("data")
-            && (items.len() != 2 || !self.common.channels_first)
+            && !self.common.is_inner
         {
-            return Err("called with a dict that Keras cannot plan either".to_owned());
+            if items.len() != 2 || !self.common.channels_first {
+                return Err("called with a dict that Keras cannot plan either".to_owned());
+            }
+            parts.truncate(1);
         }
-        parts.into_iter().next().ok_or_else(|| "expected images".to_owned())
+        Ok(parts)
+    }
+
+    /// Keras: segmentation masks are cropped and resized at inference too, though their images are not: from where a crop of
+    /// the target's aspect ratio begins, as far as it would reach in training.
+    fn cropped(&self, masks: &Value, policy: &Policy) -> candle_core::Result<Value> {
+        let masks = cast(masks, policy.compute)?;
+        let images = batched(&masks.tensor, self.common.channels_first)?;
+        let (_, height, width, _) = images.dims4()?;
+        let scaled = |size: usize, by: usize, over: usize| (size as f64 * by as f64 / over as f64) as usize;
+        let start = |size: usize, crop: usize| size.saturating_sub(crop.min(size).max(1)) / 2;
+        let row = start(height, scaled(width, self.height, self.width));
+        let column = start(width, scaled(height, self.width, self.height));
+        let images = images.narrow(1, row, self.height.min(height - row))?;
+        let images = images.narrow(2, column, self.width.min(width - column))?.contiguous()?;
+        let (_, height, width, _) = images.dims4()?;
+        let images = match (height, width) == (self.height, self.width) {
+            true => images,
+            false => resize(&images, self.height, self.width, Interpolation::Bilinear, false)?,
+        };
+        let images = unbatched(&images, masks.tensor.rank(), self.common.channels_first)?;
+        cast(&Value::new(images.clone(), dtype_of(&images)?), policy.compute)
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Source: keras/src/layers/preprocessing/image_preprocessing/bounding_boxes/bounding_box.py and resizing.py.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
+use kandle_format::Dtype;
 
 use super::resizing::Fit;
-use crate::Fields;
+use crate::{Fields, Value, activation::clip};
 
 /// How the four numbers of a box are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,9 +99,73 @@ impl Format {
     }
 }
 
+/// Boxes, and which of them have an area.
+pub(super) struct Moved {
+    /// `(…, 4)`.
+    pub(super) boxes: Tensor,
+    /// `(…)`, U8.
+    has_area: Tensor,
+}
+
+impl Moved {
+    fn new(boxes: Tensor, corners: &[Tensor; 4]) -> Result<Self> {
+        let [x1, y1, x2, y2] = corners;
+        let area = ((x2 - x1)? * (y2 - y1)?)?;
+        Ok(Self { boxes, has_area: area.gt(&area.zeros_like()?)?.squeeze(area.rank() - 1)? })
+    }
+
+    /// The labels of the boxes. Keras: −1 where a box has no area left.
+    pub(super) fn labels(&self, labels: &Value) -> Result<Value> {
+        let signed =
+            !matches!(labels.dtype, Dtype::Bool | Dtype::Uint8 | Dtype::Uint16 | Dtype::Uint32 | Dtype::Uint64);
+        if !signed || labels.tensor.dims() != self.has_area.dims() {
+            bail!("labels of boxes: {} of shape {:?} is not supported", labels.dtype, labels.tensor.dims())
+        }
+        let none =
+            Tensor::full(-1.0, labels.tensor.shape(), labels.tensor.device())?.to_dtype(labels.tensor.dtype())?;
+        Ok(labels.with_tensor(self.has_area.where_cond(&labels.tensor, &none)?))
+    }
+}
+
+/// Boxes `(…, 4)` of images of the size `from` (height, width) after the middle of these is cut out, `to` in size, or
+/// resized to it where `from` is too small. What lies outside is cut off.
+pub(super) fn cropped(boxes: &Tensor, format: Format, from: [usize; 2], to: [usize; 2]) -> Result<Moved> {
+    let [from_height, from_width] = from;
+    let [height, width] = to;
+    let is_cut = from_height >= height && from_width >= width;
+    let scaled = |size: usize, by: usize, over: usize| (size as f64 * by as f64 / over as f64) as usize;
+    let cut = match is_cut {
+        true => to,
+        false => [
+            scaled(from_width, height, width).min(from_height).max(1),
+            scaled(from_height, width, height).min(from_width).max(1),
+        ],
+    };
+    let [cut_height, cut_width] = cut;
+    let start = |from: usize, cut: usize| from.saturating_sub(cut) / 2;
+    let moved = |place: &Tensor, start: usize, cut: usize, to: usize| -> Result<Tensor> {
+        let (low, high) = (start as f32, (start + cut) as f32);
+        let place = clip(place, low.into(), high.into())?.broadcast_sub(&number(place, low)?)?;
+        let place = match is_cut {
+            true => place,
+            false => times(&place.broadcast_div(&number(&place, cut as f32)?)?, to as f32)?,
+        };
+        clip(&place, 0.0, to as f64)
+    };
+    let (row, column) = (start(from_height, cut_height), start(from_width, cut_width));
+    let [x1, y1, x2, y2] = format.to_corners(boxes, from.map(|size| size as f32))?;
+    let corners = [
+        moved(&x1, column, cut_width, width)?,
+        moved(&y1, row, cut_height, height)?,
+        moved(&x2, column, cut_width, width)?,
+        moved(&y2, row, cut_height, height)?,
+    ];
+    Moved::new(format.of_corners(corners.clone(), to.map(|size| size as f32))?, &corners)
+}
+
 /// Boxes `(…, 4)` of images of the size `from` (height, width) after these are resized to `to`. What lies outside is cut
 /// off, and boxes of only 0 or only −1, which stand for none, become 0.
-pub(super) fn resized(boxes: &Tensor, format: Format, fit: Fit, from: [usize; 2], to: [usize; 2]) -> Result<Tensor> {
+pub(super) fn resized(boxes: &Tensor, format: Format, fit: Fit, from: [usize; 2], to: [usize; 2]) -> Result<Moved> {
     let last = boxes.rank() - 1;
     let all = |same: f64| boxes.eq(&number(boxes, same as f32)?.broadcast_as(boxes.shape())?)?.min_keepdim(last);
     let none = (all(-1.0)? + all(0.0)?)?;
@@ -125,10 +190,7 @@ pub(super) fn resized(boxes: &Tensor, format: Format, fit: Fit, from: [usize; 2]
     };
     let [x1, y1, x2, y2] = format.to_corners(boxes, [from_height, from_width])?;
     let moved = |place: &Tensor, scale: f32, add: f32, most: f32| -> Result<Tensor> {
-        let place = times(place, scale)?.broadcast_add(&number(place, add)?)?;
-        let (low, high) = (place.zeros_like()?, number(&place, most)?.broadcast_as(place.shape())?.contiguous()?);
-        let place = place.lt(&low)?.where_cond(&low, &place)?;
-        place.gt(&high)?.where_cond(&high, &place)
+        clip(&times(place, scale)?.broadcast_add(&number(place, add)?)?, 0.0, most.into())
     };
     let corners = [
         moved(&x1, scale_x, add_x, width)?,
@@ -138,15 +200,15 @@ pub(super) fn resized(boxes: &Tensor, format: Format, fit: Fit, from: [usize; 2]
     ];
     let none = none.ne(&none.zeros_like()?)?;
     let kept = |corner: Tensor| none.where_cond(&corner.zeros_like()?, &corner);
-    let [x1, y1, x2, y2] = corners;
-    format.of_corners([kept(x1)?, kept(y1)?, kept(x2)?, kept(y2)?], [height, width])
+    let [x1, y1, x2, y2] = corners.clone();
+    Moved::new(format.of_corners([kept(x1)?, kept(y1)?, kept(x2)?, kept(y2)?], [height, width])?, &corners)
 }
 
 fn columns(boxes: &Tensor) -> Result<[Tensor; 4]> {
     let last = boxes.rank().saturating_sub(1);
     let size = boxes.dim(last)?;
     if size != 4 {
-        candle_core::bail!("boxes: expected four numbers each, found {size}")
+        bail!("boxes: expected four numbers each, found {size}")
     }
     let column = |at: usize| boxes.narrow(last, at, 1)?.contiguous();
     Ok([column(0)?, column(1)?, column(2)?, column(3)?])

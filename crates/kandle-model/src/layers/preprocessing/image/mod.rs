@@ -92,6 +92,8 @@ impl Takes {
 #[derive(Debug, Clone)]
 struct Common {
     takes: Takes,
+    /// Whether the layer runs inside a Pipeline, which never asks for its `compute_output_shape`.
+    is_inner: bool,
     /// Whether a format of bounding boxes is set; the layer refuses boxes without.
     has_format: bool,
     channels_first: bool,
@@ -102,7 +104,9 @@ struct Common {
 impl Common {
     fn read(fields: &mut Fields<'_>, takes: Takes) -> Self {
         let has_format = fields.take("bounding_box_format").is_some();
-        Self { takes, has_format, channels_first: fields.channels_first(), converts: true }
+        let is_inner = fields.context().is_inner;
+        let takes = Takes { dicts: takes.dicts || is_inner, ..takes };
+        Self { takes, is_inner, has_format, channels_first: fields.channels_first(), converts: true }
     }
 
     /// What the layer is called on, checked.
@@ -124,6 +128,20 @@ impl Common {
             return Err("bounding_boxes: the layer has no bounding_box_format".to_owned());
         }
         Ok(parts)
+    }
+
+    /// The boxes, in float32, and the height and width of the images they lie in.
+    fn boxes(&self, call: Call<'_>) -> candle_core::Result<(Tensor, [usize; 2])> {
+        let parts = self.parts(call.given).map_err(candle_core::Error::msg)?;
+        let find = |wanted: Part| {
+            let number = parts.iter().find(|(part, _)| *part == wanted).map(|(_, number)| *number);
+            let found = number.and_then(|number| call.given.at(&Argument::Tensor(number)));
+            found.ok_or_else(|| candle_core::Error::msg("an input is missing"))
+        };
+        let (boxes, images) = (find(Part::Boxes)?, find(Part::Images)?);
+        let (row, column) = places(images.tensor.rank(), self.channels_first);
+        let boxes = cast(&converted(boxes, call.given.policy().compute)?, Dtype::Float32)?;
+        Ok((boxes.tensor, [images.tensor.dim(row)?, images.tensor.dim(column)?]))
     }
 
     /// What comes out, where `image` says it of images and `mask` of segmentation masks.

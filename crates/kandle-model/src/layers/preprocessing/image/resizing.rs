@@ -6,7 +6,7 @@
 //! Source: keras/src/layers/preprocessing/image_preprocessing/resizing.py, keras/src/backend/tensorflow/image.py
 //! (`resize`).
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Common, Part, Takes, batched,
-    bounding_boxes::{self, Format},
+    bounding_boxes::{self, Format, Moved},
     converted, converted_dtype, places, unbatched,
 };
 
@@ -71,49 +71,40 @@ impl KerasLayer for Resizing {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let (part, number) = self.part(given).map_err(cannot)?;
-        let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
-        let spec = Spec { dtype: converted_dtype(input.dtype, given.policy().compute), ..input.clone() };
-        match part {
-            Part::Images => {
-                if !matches!(spec.shape.rank(), 3 | 4) {
-                    return Err(cannot(format!("expected images of rank 3 or 4, found {}", spec.shape)));
+        let spec = |(part, number): (Part, usize)| {
+            let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
+            let spec = Spec { dtype: converted_dtype(input.dtype, given.policy().compute), ..input.clone() };
+            match part {
+                Part::Images | Part::Masks => {
+                    if !matches!(spec.shape.rank(), 3 | 4) {
+                        return Err(cannot(format!("expected images of rank 3 or 4, found {}", spec.shape)));
+                    }
+                    Ok(resized_spec(&spec, self.height, self.width, self.common.channels_first))
                 }
-                Ok(vec![resized_spec(&spec, self.height, self.width, self.common.channels_first)])
+                Part::Boxes => Ok(Spec { dtype: Dtype::Float32, ..spec }),
+                _ => Ok(spec),
             }
-            Part::Boxes => Ok(vec![Spec { dtype: Dtype::Float32, ..spec }]),
-            _ => Ok(vec![spec]),
-        }
+        };
+        self.parts(given).map_err(cannot)?.into_iter().map(spec).collect()
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let compute = call.given.policy().compute;
-        let (part, number) = self.part(call.given).map_err(candle_core::Error::msg)?;
         let input = |number: usize| match call.given.at(&Argument::Tensor(number)) {
             Some(input) => converted(input, compute),
             None => bail!("an input is missing"),
         };
-        let value = input(number)?;
-        match part {
-            Part::Images => {
-                let images = batched(&value.tensor, self.common.channels_first)?;
-                let fitted = fitted(&images, self.height, self.width, self.fit, self.fill)?;
-                let resized = self.resized(&fitted, value.dtype)?;
-                Ok(vec![value.with_tensor(unbatched(&resized, value.tensor.rank(), self.common.channels_first)?)])
+        let run = |(part, number): (Part, usize)| {
+            let value = input(number)?;
+            match part {
+                Part::Images => self.resized(&value, self.interpolation),
+                Part::Masks => self.resized(&value, Interpolation::Nearest),
+                Part::Boxes => Ok(Value::new(self.boxes(call)?.boxes, Dtype::Float32)),
+                Part::BoxLabels => self.boxes(call)?.labels(&value),
+                _ => Ok(value),
             }
-            Part::Boxes => {
-                let parts = self.common.parts(call.given).map_err(candle_core::Error::msg)?;
-                let images = parts.into_iter().find(|(part, _)| *part == Part::Images);
-                let images = input(images.map(|(_, number)| number).unwrap_or_default())?;
-                let (row, column) = places(images.tensor.rank(), self.common.channels_first);
-                let from = [images.tensor.dim(row)?, images.tensor.dim(column)?];
-                let Some(format) = self.format else { bail!("bounding_boxes: the layer has no bounding_box_format") };
-                let boxes = value.tensor.to_dtype(DType::F32)?;
-                let boxes = bounding_boxes::resized(&boxes, format, self.fit, from, [self.height, self.width])?;
-                Ok(vec![Value::new(boxes, Dtype::Float32)])
-            }
-            _ => Ok(vec![value]),
-        }
+        };
+        self.parts(call.given).map_err(candle_core::Error::msg)?.into_iter().map(run).collect()
     }
 
     fn casts_itself(&self) -> bool {
@@ -123,24 +114,37 @@ impl KerasLayer for Resizing {
 
 impl Resizing {
     /// What comes out. Keras: of a dict only the first tensor does, as the layer takes the dict's two keys for the shape of
-    /// one image; no graph has it called on a dict of another size.
-    fn part<T>(&self, given: Given<'_, T>) -> Result<(Part, usize), String> {
-        let parts = self.common.parts(given)?;
+    /// one image; no graph has it called on a dict of another size. Inside a Pipeline all of it does.
+    fn parts<T>(&self, given: Given<'_, T>) -> Result<Vec<(Part, usize)>, String> {
+        let mut parts = self.common.parts(given)?;
         if let Some(Argument::Mapping(items)) = given.argument("data")
-            && items.len() != 2
+            && !self.common.is_inner
         {
-            return Err(format!("expected a dict of two keys, found {}, which Keras cannot plan either", items.len()));
+            if items.len() != 2 {
+                return Err(format!(
+                    "expected a dict of two keys, found {}, which Keras cannot plan either",
+                    items.len()
+                ));
+            }
+            parts.truncate(1);
         }
-        parts.into_iter().next().ok_or_else(|| "expected images".to_owned())
+        Ok(parts)
     }
 
-    /// Images of the target size in `dtype`, the dtype they have.
-    fn resized(&self, images: &Tensor, dtype: Dtype) -> candle_core::Result<Tensor> {
-        let ys = resize(images, self.height, self.width, self.interpolation, self.antialias)?;
-        if self.interpolation == Interpolation::Nearest || dtype == Dtype::Float32 {
-            return Ok(ys);
-        }
-        saturated(&ys, dtype)
+    fn boxes(&self, call: Call<'_>) -> candle_core::Result<Moved> {
+        let Some(format) = self.format else { bail!("bounding_boxes: the layer has no bounding_box_format") };
+        let (boxes, from) = self.common.boxes(call)?;
+        bounding_boxes::resized(&boxes, format, self.fit, from, [self.height, self.width])
+    }
+
+    /// Images, or their masks, of the target size in the dtype they have.
+    fn resized(&self, value: &Value, interpolation: Interpolation) -> candle_core::Result<Value> {
+        let images = batched(&value.tensor, self.common.channels_first)?;
+        let images = fitted(&images, self.height, self.width, self.fit, self.fill)?;
+        let ys = resize(&images, self.height, self.width, interpolation, self.antialias)?;
+        let exact = interpolation == Interpolation::Nearest || value.dtype == Dtype::Float32;
+        let ys = if exact { ys } else { saturated(&ys, value.dtype)? };
+        Ok(value.with_tensor(unbatched(&ys, value.tensor.rank(), self.common.channels_first)?))
     }
 }
 
