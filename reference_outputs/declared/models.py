@@ -108,6 +108,23 @@ def _(rng):
 
 
 # One layer in both can't be loaded by Keras, which makes two of it.
+@graph.model("called_thrice", "An output that is a call of a model within taken for another of its calls.", files=ALL_FILES)
+def _(rng):
+    inner_in, xs, ys = keras.Input((3,)), keras.Input((3,)), keras.Input((3,))
+    inner = keras.Model(inner_in, layers.Dense(3, activation="tanh")(inner_in), name="inner")
+    stack = sequential(layers.Dense(3), shape=(3,), name="stack")
+    first, second, third = inner(xs), inner(ys), inner(stack(xs))
+    return keras.Model([xs, ys], [second, layers.Dense(2)(first), third, stack(first)]), [normal(rng, 2, 3), normal(rng, 2, 3)]
+
+
+@graph.model("called_twice", "The first call of a model within taken for its second where the second is no output.", files=ALL_FILES)
+def _(rng):
+    inner_in, xs, ys = keras.Input((3,)), keras.Input((3,)), keras.Input((3,))
+    inner = keras.Model(inner_in, layers.Dense(3, activation="tanh")(inner_in), name="inner")
+    first, second = inner(xs), inner(ys)
+    return keras.Model([xs, ys], [first, layers.Dense(2)(second)]), [normal(rng, 2, 3), normal(rng, 2, 3)]
+
+
 @graph.model("same_name_within", "A layer of the outer model with the name of one of the inner model.", files=ALL_FILES)
 def _(rng):
     inner = sequential(layers.Dense(3, name="first"), layers.Dense(3, name="same"), shape=(3,), name="inner")
