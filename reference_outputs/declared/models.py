@@ -252,6 +252,42 @@ def _(rng):
     return keras.Model(tokens, layers.GRU(2)(inner(masked()(tokens)))), [masked_ids()]
 
 
+def masked_twice() -> tuple[np.ndarray, np.ndarray]:
+    return np.array([[1, 1, 0, 0], [0, 1, 1, 1]], "bool"), np.array([[1, 0, 1, 1], [1, 1, 0, 0]], "bool")
+
+
+@graph.model("mask_of_one_tensor", "A mask taken from what Dropout gives back, and left on what it was given: they are one tensor.")
+def _(rng):
+    tokens, ys = keras.Input((5,), dtype="int32"), keras.Input((5, 4))
+    xs = masked(4)(tokens)
+    attended = layers.Dense(4)(heads()(*[layers.Activation("linear")(layers.Dropout(0.3)(xs))] * 2))
+    later = layers.Dense(3)(layers.Dense(4)(attended))
+    merged = layers.Multiply()([xs, ops.sum(later, axis=-1, keepdims=True) * ys])
+    return keras.Model([tokens, ys], merged), [masked_ids(), normal(rng, 5, 5, 4)]
+
+
+@graph.model("mask_given", "A mask given to a model within forgotten when the same tensor is read later.")
+def _(rng):
+    xs, mask = keras.Input((4, 3)), keras.Input((4,), dtype="bool")
+    inner_in = keras.Input((4, 3))
+    inner = keras.Model(inner_in, layers.LSTM(2, return_sequences=True)(inner_in), name="inner")
+    hidden = layers.Dense(3)(xs)
+    first = layers.Dense(2)(inner(layers.Dropout(0.2)(hidden), mask=mask))
+    return keras.Model([xs, mask], [first, layers.GlobalAveragePooling1D()(hidden)]), [normal(rng, 2, 4, 3), masked_twice()[0]]
+
+
+another_tensor = "JAX gives back another tensor than TensorFlow does, where nothing moves"
+
+
+@graph.model("mask_through_operation", "A mask lost in an operation that gives back the tensor it got.", truth=False, without_jax=another_tensor)
+def _(rng):
+    tokens = keras.Input((5,), dtype="int32")
+    xs = masked()(tokens)
+    same = [ops.cast(xs, "float32"), ops.moveaxis(xs, 1, 1)]
+    other = [ops.cast(xs, "float64"), ops.stop_gradient(xs), ops.transpose(xs, (0, 1, 2))]
+    return keras.Model(tokens, [layers.GlobalAveragePooling1D()(ys) for ys in same + other]), [masked_ids()[:4]]
+
+
 # ----------------------------------------------------------------------------
 # Precisions
 # ----------------------------------------------------------------------------

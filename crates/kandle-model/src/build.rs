@@ -10,7 +10,7 @@ use crate::{
     graph::{Graph, History, Nest, Source},
     plan::{GroupNames, MOST_AXES, place, read_input, shape},
     registry::class_of,
-    run::{NestedInput, plan_output, planned_inputs},
+    run::{NestedInput, is_cast, plan_output, planned_inputs},
     weights::LegacyGroup,
 };
 
@@ -316,7 +316,9 @@ impl<'a> Builder<'a> {
 
     fn slot(&mut self, spec: Spec) -> usize {
         self.plan.slots.push(spec);
-        self.plan.slots.len() - 1
+        let slot = self.plan.slots.len() - 1;
+        self.plan.same.push(slot);
+        slot
     }
 
     /// Calls a model on `inputs`, one slot for each of its inputs. Returns the slots of its outputs.
@@ -567,6 +569,15 @@ impl<'a> Builder<'a> {
             if let Some(entry) = entry {
                 entries.insert(number, entry);
                 plan.weights.layers.push(LayerWeights {
+        if definition.calls > 0 && layer.keeps_states() {
+            let what = "a layer with stateful = true that is called more than once is not supported: each call would begin where the last one ended";
+            return Err(Error::new(ErrorKind::Unsupported, at, what));
+        }
+        let given_back = arguments.only_input().filter(|number| {
+            let cast = |spec: &Spec| !layer.is_operation() && is_cast(layer, policy, spec.dtype);
+            let given = Given { arguments: &arguments, tensors: &inputs, policy };
+            inputs.get(*number).is_some_and(|spec| !cast(spec)) && layer.gives_back_its_input(given)
+        });
                     layer: definition.path.clone(),
                     class: definition.class.clone(),
                     group: definition.group,
@@ -577,6 +588,12 @@ impl<'a> Builder<'a> {
             }
             plan.layers.push(PlannedLayer {
                 path: definition.path,
+        let source = given_back.and_then(|number| self.plan.same.get(*slots.get(number)?).copied());
+        if let (Some(source), [output]) = (source, outputs.as_slice())
+            && let Some(same) = self.plan.same.get_mut(*output)
+        {
+            *same = source;
+        }
                 class: definition.class,
                 trainable: definition.trainable,
                 policy: definition.policy,

@@ -7,7 +7,7 @@
 
 use kandle_format::Problem;
 
-use crate::{Activation, Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one_float};
+use crate::{Activation, Call, Fields, Function, Given, KerasLayer, Masking, Spec, Value, layers::one_float};
 
 #[derive(Debug)]
 pub(crate) struct ActivationLayer(Activation);
@@ -24,6 +24,10 @@ impl KerasLayer for ActivationLayer {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         Ok(vec![self.0.apply(call.input()?)?])
+    }
+
+    fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
+        matches!(self.0, Activation::Function(Function::Linear))
     }
 
     fn masking(&self) -> Masking {
