@@ -146,6 +146,7 @@ impl Registry {
 pub(crate) struct Class {
     read: Read,
     operation: bool,
+    custom: bool,
 }
 
 impl Class {
@@ -156,13 +157,18 @@ impl Class {
     pub(crate) fn is_operation(&self) -> bool {
         self.operation
     }
+
+    /// Whether it is a layer of the user's own.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom
+    }
 }
 
 /// The class of the layer at `at`, if it is reproduced or the user's own.
 pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>) -> Result<Class, Problem> {
     let refuse = |what: String| Err(Problem::new(ErrorKind::Unsupported, at, what));
     if let Some(read) = custom.and_then(|custom| custom.find(layer)) {
-        return Ok(Class { read: Read::Layer(read), operation: false });
+        return Ok(Class { read: Read::Layer(read), operation: false, custom: true });
     }
     // A legacy file has the registered name as the class.
     let names = layer.registered_name.as_deref().into_iter().chain([layer.class.as_str()]);
@@ -186,13 +192,13 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     };
     if operation {
         return match find_operation(&layer.class) {
-            Some(found) => Ok(Class { read: found.how, operation }),
+            Some(found) => Ok(Class { read: found.how, operation, custom: false }),
             None => refuse("this operation of keras.ops is not supported".to_owned()),
         };
     }
     match find(&layer.class) {
         Some(found) if module.is_none_or(|module| module.split('.').next() == Some("keras")) => {
-            Ok(Class { read: found.how, operation })
+            Ok(Class { read: found.how, operation, custom: false })
         }
         Some(_) => {
             refuse(format!("this class is not Keras's own: it comes from {}", shown(module.unwrap_or_default())))

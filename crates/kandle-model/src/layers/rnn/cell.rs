@@ -190,14 +190,23 @@ impl<T> Inside<T> {
 
     /// An input in the layer's arithmetic dtype, rounded to its compute dtype.
     pub(super) fn cast(&self, xs: &Tensor) -> Result<Tensor> {
-        let rounded =
-            if self.policy.compute.is_float() { xs.to_dtype(storage(self.policy.compute)?)? } else { xs.clone() };
-        rounded.to_dtype(storage(self.policy.arithmetic())?)
+        cast_for(&self.policy, xs)
+    }
+
+    /// Several of them.
+    pub(super) fn cast_all(&self, xs: &[Tensor]) -> Result<Vec<Tensor>> {
+        xs.iter().map(|xs| self.cast(xs)).collect()
     }
 }
 
 /// A cell inside another layer: what the key `cell` describes.
 pub(super) type InnerCell = Inside<Box<dyn Cell>>;
+
+/// `xs` in the arithmetic dtype of `policy`, rounded to its compute dtype.
+pub(super) fn cast_for(policy: &Policy, xs: &Tensor) -> Result<Tensor> {
+    let rounded = if policy.compute.is_float() { xs.to_dtype(storage(policy.compute)?)? } else { xs.clone() };
+    rounded.to_dtype(storage(policy.arithmetic())?)
+}
 
 /// The stand-in for a cell that could not be read.
 impl Default for InnerCell {
@@ -256,7 +265,7 @@ impl Cell for InnerCell {
     }
 
     fn step(&self, projected: &Tensor, states: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.layer.step(projected, states, weights)
+        self.cast_all(&self.layer.step(projected, &self.cast_all(states)?, weights)?)
     }
 }
 
