@@ -108,6 +108,23 @@ def _(rng):
 
 
 # One layer in both can't be loaded by Keras, which makes two of it.
+@graph.model("called_thrice", "An output that is a call of a model within taken for another of its calls.", files=ALL_FILES)
+def _(rng):
+    inner_in, xs, ys = keras.Input((3,)), keras.Input((3,)), keras.Input((3,))
+    inner = keras.Model(inner_in, layers.Dense(3, activation="tanh")(inner_in), name="inner")
+    stack = sequential(layers.Dense(3), shape=(3,), name="stack")
+    first, second, third = inner(xs), inner(ys), inner(stack(xs))
+    return keras.Model([xs, ys], [second, layers.Dense(2)(first), third, stack(first)]), [normal(rng, 2, 3), normal(rng, 2, 3)]
+
+
+@graph.model("called_twice", "The first call of a model within taken for its second where the second is no output.", files=ALL_FILES)
+def _(rng):
+    inner_in, xs, ys = keras.Input((3,)), keras.Input((3,)), keras.Input((3,))
+    inner = keras.Model(inner_in, layers.Dense(3, activation="tanh")(inner_in), name="inner")
+    first, second = inner(xs), inner(ys)
+    return keras.Model([xs, ys], [first, layers.Dense(2)(second)]), [normal(rng, 2, 3), normal(rng, 2, 3)]
+
+
 @graph.model("same_name_within", "A layer of the outer model with the name of one of the inner model.", files=ALL_FILES)
 def _(rng):
     inner = sequential(layers.Dense(3, name="first"), layers.Dense(3, name="same"), shape=(3,), name="inner")
@@ -235,6 +252,42 @@ def _(rng):
     return keras.Model(tokens, layers.GRU(2)(inner(masked()(tokens)))), [masked_ids()]
 
 
+def masked_twice() -> tuple[np.ndarray, np.ndarray]:
+    return np.array([[1, 1, 0, 0], [0, 1, 1, 1]], "bool"), np.array([[1, 0, 1, 1], [1, 1, 0, 0]], "bool")
+
+
+@graph.model("mask_of_one_tensor", "A mask taken from what Dropout gives back, and left on what it was given: they are one tensor.")
+def _(rng):
+    tokens, ys = keras.Input((5,), dtype="int32"), keras.Input((5, 4))
+    xs = masked(4)(tokens)
+    attended = layers.Dense(4)(heads()(*[layers.Activation("linear")(layers.Dropout(0.3)(xs))] * 2))
+    later = layers.Dense(3)(layers.Dense(4)(attended))
+    merged = layers.Multiply()([xs, ops.sum(later, axis=-1, keepdims=True) * ys])
+    return keras.Model([tokens, ys], merged), [masked_ids(), normal(rng, 5, 5, 4)]
+
+
+@graph.model("mask_given", "A mask given to a model within forgotten when the same tensor is read later.")
+def _(rng):
+    xs, mask = keras.Input((4, 3)), keras.Input((4,), dtype="bool")
+    inner_in = keras.Input((4, 3))
+    inner = keras.Model(inner_in, layers.LSTM(2, return_sequences=True)(inner_in), name="inner")
+    hidden = layers.Dense(3)(xs)
+    first = layers.Dense(2)(inner(layers.Dropout(0.2)(hidden), mask=mask))
+    return keras.Model([xs, mask], [first, layers.GlobalAveragePooling1D()(hidden)]), [normal(rng, 2, 4, 3), masked_twice()[0]]
+
+
+another_tensor = "JAX gives back another tensor than TensorFlow does, where nothing moves"
+
+
+@graph.model("mask_through_operation", "A mask lost in an operation that gives back the tensor it got.", truth=False, without_jax=another_tensor)
+def _(rng):
+    tokens = keras.Input((5,), dtype="int32")
+    xs = masked()(tokens)
+    same = [ops.cast(xs, "float32"), ops.moveaxis(xs, 1, 1)]
+    other = [ops.cast(xs, "float64"), ops.stop_gradient(xs), ops.transpose(xs, (0, 1, 2))]
+    return keras.Model(tokens, [layers.GlobalAveragePooling1D()(ys) for ys in same + other]), [masked_ids()[:4]]
+
+
 # ----------------------------------------------------------------------------
 # Precisions
 # ----------------------------------------------------------------------------
@@ -290,6 +343,67 @@ def _(rng):
     xs = layers.Embedding(10, 4, mask_zero=True, dtype="mixed_float16")(tokens)
     xs = layers.MultiHeadAttention(2, 2, dtype="mixed_float16")(xs, xs)
     return keras.Model(tokens, layers.Activation("softmax", dtype="mixed_float16")(xs)), [masked_ids()]
+
+
+def by_path(default: str | None, **policies: str | keras.DTypePolicy) -> keras.dtype_policies.DTypePolicyMap:
+    """One map, as each layer has it; `_` stands for what a Python name has not."""
+    entries = {path: keras.dtype_policies.get(policy) for path, policy in policies.items()}
+    return keras.dtype_policies.DTypePolicyMap(default, entries)
+
+
+@precision.model(
+    "policy_map",
+    "A layer's policy found by a prefix, by its place among models, or not at all.",
+    files=("model.keras", "model.weights.h5"),
+    computed_in="float16",
+    because="some of it computes in float16",
+)
+def _(rng):
+    def policies(**more: str) -> keras.dtype_policies.DTypePolicyMap:
+        patterns = {r"dense_\d": "mixed_float16", ".*norm": "float64"}
+        return by_path("float32", dense="float16", **{"inner/within": "float16"}, **patterns, **more)
+
+    inner = sequential(layers.Dense(3, name="within", dtype=policies()), shape=(3,), name="inner")
+    xs = keras.Input((3,))
+    outputs = [
+        layers.Dense(2, name="dense", dtype=policies())(xs),
+        layers.Dense(2, name="dense_1", dtype=policies())(xs),
+        layers.Dense(2, name="dense_12", dtype=policies())(xs),
+        layers.LayerNormalization(name="my_norm", dtype=policies())(xs),
+        layers.LSTM(2, name="lstm", dtype=by_path("mixed_float16", dense="float32"))(keras.ops.expand_dims(xs, 1)),
+        inner(xs),
+    ]
+    return keras.Model(xs, outputs), [normal(rng, 4, 3)]
+
+
+half_inside = {"computed_in": "float16", "because": "some of it computes in float16"}
+
+
+@precision.model("within_wrappers", "A wrapper's dtype imposed on what casts to its own, or the other way round.", truth=False, **half_inside)
+def _(rng):
+    xs, state = keras.Input((4, 3)), keras.Input((2,))
+    inner = sequential(layers.Dense(2), layers.LayerNormalization(), shape=(3,), name="inner")
+    model = keras.Model(
+        [xs, state],
+        [
+            layers.TimeDistributed(layers.LSTM(2), dtype="float16")(keras.ops.expand_dims(xs, -1)),
+            layers.TimeDistributed(inner, dtype="mixed_float16")(xs),
+            layers.TimeDistributed(layers.Dense(2, dtype="mixed_float16"), dtype="float32")(xs),
+            layers.TimeDistributed(layers.Dense(2), dtype="float64")(xs),
+            *layers.Bidirectional(layers.GRU(2, return_state=True), dtype="mixed_float16")(xs, initial_state=[state, state]),
+            *layers.Bidirectional(layers.SimpleRNN(2, return_state=True), merge_mode="ave", dtype="float16")(xs),
+        ],
+    )
+    return model, [normal(rng, 2, 4, 3), normal(rng, 2, 2)]
+
+
+one_dtype = "JAX's loop wants states of one dtype"
+
+
+@precision.model("within_stack", "All cells of a stack computed in one dtype.", truth=False, without_jax=one_dtype, **half_inside)
+def _(rng):
+    cells = [layers.LSTMCell(2, dtype="float16"), layers.GRUCell(2, dtype="float64"), layers.SimpleRNNCell(2)]
+    return sequential(layers.RNN(cells, return_sequences=True, dtype="mixed_float16"), shape=(4, 3)), [normal(rng, 2, 4, 3)]
 
 
 # ----------------------------------------------------------------------------

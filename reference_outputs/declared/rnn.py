@@ -41,6 +41,14 @@ def recurrent(case: Cases, layer: type, states: int) -> None:
         outputs = layer(4, return_sequences=True, return_state=True)(inputs[0], initial_state=inputs[1:])
         return keras.Model(inputs, outputs), arrays
 
+    one_row = "JAX's loop wants states of as many rows as the input has"
+
+    @case.model("state_of_one_row", "An initial state of one row refused: it stands for all of them.", without_jax=one_row)
+    def _(rng):
+        arrays = [normal(rng, *FED), *(normal(rng, 1, 4) for _ in range(states))]
+        inputs = [keras.Input(FED[1:]), *(keras.Input(batch_shape=(1, 4)) for _ in range(states))]
+        return keras.Model(inputs, layer(4)(inputs[0], initial_state=inputs[1:])), arrays
+
     @case.model("encoder_decoder", "A state handed from one layer to the next lost, or its mask taken with it.")
     def _(rng):
         arrays = [masked_ids(4), normal(rng, 5, 3, 2)]

@@ -123,6 +123,14 @@ impl Arguments {
         self.named.get(name).filter(|argument| **argument != Argument::Constant(Json::Null))
     }
 
+    /// The number of the one tensor that the layer is called on, if it is one.
+    pub(crate) fn only_input(&self) -> Option<usize> {
+        match self.first()? {
+            Argument::Tensor(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The first parameter's argument: what the layer is called on.
     fn first(&self) -> Option<&Argument> {
         self.get(self.parameters.first()?)

@@ -160,6 +160,18 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Whether what comes out is the very tensor that went in, where nothing is cast on the way: a mask that is put on either
+    /// later, or taken off it, is put on or taken off both.
+    fn gives_back_its_input(&self, given: Given<'_, Spec>) -> bool {
+        let _ = given;
+        false
+    }
+
+    /// Whether it begins a call with the states that the call before ended with.
+    fn keeps_states(&self) -> bool {
+        false
+    }
+
     /// Whether floats are cast to the compute dtype before the call, as Keras does unless a layer has `autocast=False`.
     fn autocasts(&self) -> bool {
         true

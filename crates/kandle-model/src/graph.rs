@@ -76,16 +76,20 @@ impl Graph {
                 calls.insert((number, index), node);
             }
         }
-        let ends = |key: &str| -> Result<Nest, String> {
+        let named = |key: &str| -> Result<Nest, String> {
             let value = config.config.get(key).ok_or_else(|| format!("{key} is missing"))?;
             read_nest(value, &names).map_err(|what| format!("{key}: {what}"))
         };
-        let (mut inputs, mut outputs) = (ends("input_layers")?, ends("output_layers")?);
-        let counts: Vec<usize> = config.layers.iter().map(|layer| layer.inbound_nodes.len()).collect();
-        // Keras: node 0 of a nested model is its own definition, in some of the places that name nodes.
-        let largest = largest(inputs.leaves().iter().chain(&outputs.leaves()));
+        let (mut inputs, mut outputs) = (named("input_layers")?, named("output_layers")?);
+        // Keras: call 0 of a nested Functional model is its own definition, where the ends of a graph are named.
+        let ends = |history: History| {
+            let layer = config.layers.get(history.layer);
+            let counts_definition =
+                layer.is_some_and(|layer| layer.class != "Sequential" && layer.config.contains_key("output_layers"));
+            existing(history, usize::from(counts_definition), &config.layers)
+        };
         for nest in [&mut inputs, &mut outputs] {
-            rebase(nest, &|history| based(history, &largest, &counts, &config.layers))?;
+            rebase(nest, &ends)?;
         }
         let tensors = |node: &Node| -> Vec<History> {
             node.sources
@@ -96,45 +100,22 @@ impl Graph {
                 })
                 .collect()
         };
-        let all: Vec<History> = calls.values().flat_map(tensors).collect();
-        let largest = self::largest(all.iter());
-        for node in calls.values_mut() {
-            for source in &mut node.sources {
-                if let Source::Tensor(history) = source {
-                    *history = based(*history, &largest, &counts, &config.layers)?;
-                }
-            }
+        for history in calls.values().flat_map(tensors) {
+            existing(history, 0, &config.layers)?;
         }
         let nodes = order(&calls, &inputs.leaves(), &outputs.leaves(), &config.layers)?;
         Ok(Self { inputs, outputs, nodes })
     }
 }
 
-/// The largest call number that is named of each layer.
-fn largest<'a>(histories: impl Iterator<Item = &'a History>) -> BTreeMap<usize, usize> {
-    let mut largest = BTreeMap::new();
-    for history in histories {
-        let node = largest.entry(history.layer).or_insert(0);
-        *node = history.node.max(*node);
-    }
-    largest
-}
-
-/// The same tensor with calls counted from 0. Every call that was kept is named somewhere, so a layer of n calls of which
-/// number n is named counts from 1.
-fn based(
-    history: History,
-    largest: &BTreeMap<usize, usize>,
-    counts: &[usize],
-    layers: &[LayerConfig],
-) -> Result<History, String> {
-    let count = counts.get(history.layer).copied().unwrap_or_default();
-    let from_one = count > 0 && largest.get(&history.layer) == Some(&count);
-    let node = if from_one { history.node.checked_sub(1) } else { Some(history.node) };
-    match node {
+/// The same tensor with calls counted from 0, where they are counted from `first`.
+fn existing(history: History, first: usize, layers: &[LayerConfig]) -> Result<History, String> {
+    let layer = layers.get(history.layer);
+    let count = layer.map_or(0, |layer| layer.inbound_nodes.len());
+    match history.node.checked_sub(first) {
         Some(node) if node < count.max(1) => Ok(History { node, ..history }),
         _ => {
-            let name = layers.get(history.layer).map(|layer| shown(&layer.name)).unwrap_or_default();
+            let name = layer.map(|layer| shown(&layer.name)).unwrap_or_default();
             Err(format!("call {} of layer \"{name}\" does not exist: it has {count}", history.node))
         }
     }

@@ -1,7 +1,9 @@
 use kandle_format::{LayerConfig, ModelConfig, Problem, json::Value as Json, shown};
 
 use crate::{
-    Arguments, Call, Fields, Given, KerasLayer, Plan, Policy, Spec, Value, Weight, fields::Context, registry::class_of,
+    Arguments, Call, Fields, Given, KerasLayer, Plan, Policy, Spec, Value, Weight,
+    fields::{Context, MANY_POLICIES},
+    registry::class_of,
     run::invoke,
 };
 
@@ -18,6 +20,10 @@ pub struct Inner {
     pub policy: Policy,
     /// The layer.
     pub layer: Box<dyn KerasLayer>,
+    /// Whether it is a whole model, whose layers have policies of their own.
+    pub(crate) is_model: bool,
+    /// Whether it is a layer of the user's own, whatever its class is called.
+    pub(crate) is_custom: bool,
 }
 
 impl Inner {
@@ -49,18 +55,24 @@ impl Inner {
             let plan = Plan::nested(&model, context).map_err(wrong)?;
             let (class, name) = (config.class.clone(), config.name.clone());
             let policy = Policy::default();
-            return Ok(Self { class, name, trainable: true, policy, layer: Box::new(NestedModel { plan }) });
+            let layer = Box::new(NestedModel { plan });
+            return Ok(Self { class, name, trainable: true, policy, layer, is_model: true, is_custom: false });
         }
         let registered = class_of(config, at, context.custom).map_err(|problem| vec![problem])?;
         let mut fields = Fields::new(&config.config, at, context);
         let trainable = fields.common();
+        if fields.policy_may_differ() {
+            fields.refuse(MANY_POLICIES);
+        }
         let layer = registered.read(&mut fields);
         let policy = fields.policy().clone();
         let problems = fields.finish();
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { class: config.class.clone(), name: config.name.clone(), trainable, policy, layer })
+        let (class, name) = (config.class.clone(), config.name.clone());
+        let (is_model, is_custom) = (false, registered.is_custom());
+        Ok(Self { class, name, trainable, policy, layer, is_model, is_custom })
     }
 
     /// Its weights for inputs of `inputs`, under `owner` in the file and `prefix` in the `VarMap`.

@@ -22,6 +22,9 @@ pub struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) outputs: Vec<usize>,
     pub(crate) slots: Vec<Spec>,
+    /// For each slot the first one that holds the same tensor, as Keras has it: its own number but where a call gave back what
+    /// it got.
+    pub(crate) same: Vec<usize>,
     pub(crate) constants: Vec<(usize, Value)>,
     pub(crate) weights: WeightMap,
     /// Whether sizes of what is fed are checked, as a Functional model does.
@@ -203,6 +206,11 @@ impl Plan {
     #[must_use]
     pub fn constants(&self) -> &[(usize, Value)] {
         &self.constants
+    }
+
+    /// The first slot that holds the same tensor as `slot`.
+    pub(crate) fn same_as(&self, slot: usize) -> usize {
+        self.same.get(slot).copied().unwrap_or(slot)
     }
 
     /// The slots that nobody reads after step `step`.

@@ -148,6 +148,7 @@ impl Registry {
 pub(crate) struct Class {
     read: Read,
     operation: bool,
+    custom: bool,
 }
 
 impl Class {
@@ -158,13 +159,18 @@ impl Class {
     pub(crate) fn is_operation(&self) -> bool {
         self.operation
     }
+
+    /// Whether it is a layer of the user's own.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom
+    }
 }
 
 /// The class of the layer at `at`, if it is reproduced or the user's own.
 pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>) -> Result<Class, Problem> {
     let refuse = |what: String| Err(Problem::new(ErrorKind::Unsupported, at, what));
     if let Some(read) = custom.and_then(|custom| custom.find(layer)) {
-        return Ok(Class { read: Read::Layer(read), operation: false });
+        return Ok(Class { read: Read::Layer(read), operation: false, custom: true });
     }
     // A legacy file has the registered name as the class.
     let names = layer.registered_name.as_deref().into_iter().chain([layer.class.as_str()]);
@@ -188,7 +194,7 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     };
     if operation {
         return match find_operation(&layer.class) {
-            Some(found) => Ok(Class { read: found.how, operation }),
+            Some(found) => Ok(Class { read: found.how, operation, custom: false }),
             None => refuse("this operation of keras.ops is not supported".to_owned()),
         };
     }
@@ -199,7 +205,7 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
         (_, Some(module)) => {
             refuse(format!("this class is not Keras's own: it comes from {}: register a layer for it", shown(module)))
         }
-        (Some(found), None) => Ok(Class { read: found.how, operation }),
+        (Some(found), None) => Ok(Class { read: found.how, operation, custom: false }),
         (None, None) => {
             refuse("this layer class is not supported: if it is your own, register a layer for it".to_owned())
         }

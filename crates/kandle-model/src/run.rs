@@ -86,13 +86,18 @@ pub(crate) fn invoke(
     Ok(outputs)
 }
 
+/// Whether an input of `dtype` is cast before the layer gets it: Keras's layer then gets another tensor than was given.
+pub(crate) fn is_cast(layer: &dyn KerasLayer, policy: &Policy, dtype: Dtype) -> bool {
+    dtype.is_float() && layer.autocasts() && policy.compute.is_float() && dtype != policy.compute
+}
+
 /// An input as the layer gets it.
 fn prepared(layer: &dyn KerasLayer, policy: &Policy, value: &Value) -> candle_core::Result<Value> {
     if !value.dtype.is_float() {
         return Ok(value.clone());
     }
     let mut value = value.clone();
-    if layer.autocasts() && policy.compute.is_float() {
+    if is_cast(layer, policy, value.dtype) {
         value = cast(&value, policy.compute)?;
     }
     cast(&value, policy.arithmetic())
@@ -180,20 +185,41 @@ fn run_step(
     if outputs.len() != step.outputs.len() {
         bail!("{}: planned {} outputs, found {}", planned.place(), step.outputs.len(), outputs.len())
     }
+    let mut outputs = outputs;
+    // Keras: a mask hangs on a tensor, so on everything that is the same tensor.
+    if let ([slot], [output]) = (step.outputs.as_slice(), outputs.as_mut_slice())
+        && let Some(input) = step.arguments.only_input()
+        && plan.same_as(*slot) != *slot
+    {
+        if output.mask.is_none() {
+            output.mask = given.get(input).cloned().flatten().and_then(|input| input.mask);
+        } else if step.arguments.get("mask").is_some() {
+            set_mask(plan, slots, *slot, output.mask.as_ref());
+        }
+    }
     // Keras: a tensor that was cast on the way in is another tensor, whose mask is its own.
     for name in planned.layer.erases_masks_of() {
         for number in
             step.arguments.get(name).map(|argument| argument.tensors()).unwrap_or_default().into_iter().flatten()
         {
-            let slot = step.inputs.get(number).and_then(|slot| slots.get_mut(*slot));
-            if let Some(Some(value)) = slot
-                && (!value.dtype.is_float() || value.dtype == planned.policy.compute)
+            let cast = |value: &Value| is_cast(planned.layer.as_ref(), &planned.policy, value.dtype);
+            if let (Some(slot), Some(Some(value))) = (step.inputs.get(number), given.get(number))
+                && !cast(value)
             {
-                value.mask = None;
+                set_mask(plan, slots, *slot, None);
             }
         }
     }
     Ok((given.into_iter().flatten().collect(), outputs))
+}
+
+/// Puts `mask`, or none, on what is the same tensor as that of `slot`.
+fn set_mask(plan: &Plan, slots: &mut [Option<Value>], slot: usize, mask: Option<&Tensor>) {
+    let tensor = plan.same_as(slot);
+    let same = slots.iter_mut().enumerate().filter(|(number, _)| plan.same_as(*number) == tensor);
+    for value in same.filter_map(|(_, value)| value.as_mut()) {
+        value.mask = mask.cloned();
+    }
 }
 
 fn fill(slots: &mut [Option<Value>], slot: usize, value: Value) -> candle_core::Result<()> {
@@ -265,6 +291,11 @@ impl KerasLayer for NestedInput {
 
     fn output(&self, _: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
         Ok(vec![self.0.spec.clone()])
+    }
+
+    fn gives_back_its_input(&self, given: Given<'_, Spec>) -> bool {
+        let (input, own) = (given.input(), &self.0.spec);
+        input.is_ok_and(|input| input.dtype == own.dtype && input.shape.rank() == own.shape.rank())
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {

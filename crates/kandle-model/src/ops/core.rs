@@ -15,13 +15,11 @@ use crate::{Argument, Shape, Spec, Value, activation::clip, numeric::storage};
 
 /// The operations of this file.
 pub(super) static OPERATIONS: &[Operation] = &[
-    operation("Cast", X, planned_cast, cast).with(&[("dtype", Setting::Dtype)]),
+    operation("Cast", X, planned_cast, cast).with(&[("dtype", Setting::Dtype)]).giving_back(is_of_its_dtype),
     operation("SaturateCast", X, planned_saturate, saturate).with(&[("dtype", Setting::Dtype)]),
-    operation("ConvertToTensor", X, planned_cast, cast).with(&[
-        ("dtype", Setting::Dtype),
-        ("sparse", Setting::Only("false")),
-        ("ragged", Setting::Only("false")),
-    ]),
+    operation("ConvertToTensor", X, planned_cast, cast)
+        .with(&[("dtype", Setting::Dtype), ("sparse", Setting::Only("false")), ("ragged", Setting::Only("false"))])
+        .giving_back(is_of_its_dtype),
     operation("Array", X, planned_cast, cast).with(&[("dtype", Setting::Dtype)]),
     operation(
         "StopGradient",
@@ -45,6 +43,12 @@ pub(super) static OPERATIONS: &[Operation] = &[
 fn planned_cast(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
     let xs = node.spec("x")?;
     one(xs.shape, node.settings.dtype("dtype").unwrap_or(xs.dtype))
+}
+
+/// Whether there is nothing to cast.
+fn is_of_its_dtype(node: &Node<'_, Spec>) -> bool {
+    let dtype = node.settings.dtype("dtype");
+    node.spec("x").is_ok_and(|xs| dtype.is_none_or(|dtype| dtype == xs.dtype))
 }
 
 /// Keras: the bounds of a float dtype overflow as int64, and everything becomes the smallest int64.

@@ -441,9 +441,11 @@ pub(super) static OPERATIONS: &[Operation] = &[
     operation("Transpose", X, |node| planned_order(node, by_axes), |node| ordered(node, by_axes))
         .with(&[("axes", Setting::Integers)]),
     operation("Moveaxis", X, |node| planned_order(node, by_moves), |node| ordered(node, by_moves))
-        .with(&[("source", Setting::Integers), ("destination", Setting::Integers)]),
+        .with(&[("source", Setting::Integers), ("destination", Setting::Integers)])
+        .giving_back(|node| node.settings.integers("source") == node.settings.integers("destination")),
     operation("Swapaxes", X, |node| planned_order(node, by_swap), |node| ordered(node, by_swap))
-        .with(&[("axis1", Setting::Integers), ("axis2", Setting::Integers)]),
+        .with(&[("axis1", Setting::Integers), ("axis2", Setting::Integers)])
+        .giving_back(|node| node.settings.integer("axis1") == node.settings.integer("axis2")),
     operation("Squeeze", X, planned_squeeze, squeeze).with(&[AXIS]),
     operation(
         "ExpandDims",

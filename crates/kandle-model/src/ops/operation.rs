@@ -23,6 +23,7 @@ pub(crate) struct Operation {
     settings: &'static [(&'static str, Setting)],
     output: Output,
     forward: Forward,
+    gives_back: fn(&Node<'_, Spec>) -> bool,
 }
 
 /// A line of a table: `class`, whose `call` takes `parameters` (`*` before the last that takes all others).
@@ -32,13 +33,18 @@ pub(crate) const fn operation(
     output: Output,
     forward: Forward,
 ) -> Operation {
-    Operation { class, parameters, settings: &[], output, forward }
+    Operation { class, parameters, settings: &[], output, forward, gives_back: |_| false }
 }
 
 impl Operation {
     /// The same with the keys of its configuration: what the constructor of the class takes.
     pub(crate) const fn with(self, settings: &'static [(&'static str, Setting)]) -> Self {
         Self { settings, ..self }
+    }
+
+    /// The same, where TensorFlow gives back the tensor `x` itself if `gives_back` holds.
+    pub(crate) const fn giving_back(self, gives_back: fn(&Node<'_, Spec>) -> bool) -> Self {
+        Self { gives_back, ..self }
     }
 
     /// Reads an operation of this class.
@@ -73,6 +79,10 @@ impl KerasLayer for Op {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         (self.operation.forward)(&Node { settings: &self.settings, given: call.given })
+    }
+
+    fn gives_back_its_input(&self, given: Given<'_, Spec>) -> bool {
+        (self.operation.gives_back)(&Node { settings: &self.settings, given })
     }
 
     fn is_operation(&self) -> bool {

@@ -150,9 +150,9 @@ pub(super) static OPERATIONS: &[Operation] = &[
         |node| is(node, |xs| Tensor::ones(xs.dims(), DType::U8, xs.device()), true),
     ),
     operation("Copy", X, |node| planned(node, same), identity),
-    operation("Real", X, |node| planned(node, same), identity),
-    operation("Conj", X, |node| planned(node, same), identity),
-    operation("Conjugate", X, |node| planned(node, same), identity),
+    operation("Real", X, |node| planned(node, same), identity).giving_back(|_| true),
+    operation("Conj", X, |node| planned(node, same), identity).giving_back(|_| true),
+    operation("Conjugate", X, |node| planned(node, same), identity).giving_back(|_| true),
     operation(
         "Angle",
         X,

@@ -7,7 +7,7 @@
 
 use kandle_format::{Dtype, Problem};
 
-use crate::{Activation, Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one};
+use crate::{Activation, Call, Fields, Function, Given, KerasLayer, Masking, Spec, Value, layers::one};
 
 #[derive(Debug)]
 pub(crate) struct ActivationLayer(Activation);
@@ -29,6 +29,10 @@ impl KerasLayer for ActivationLayer {
     fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
         // Keras: what makes floats of integers makes them float32.
         self.0.keeps_float32() || inputs.first().is_some_and(|dtype| !dtype.is_float())
+    }
+
+    fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
+        matches!(self.0, Activation::Function(Function::Linear))
     }
 
     fn masking(&self) -> Masking {

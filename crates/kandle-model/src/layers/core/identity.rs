@@ -23,6 +23,10 @@ impl KerasLayer for Identity {
         Ok(call.given.inputs().into_iter().cloned().collect())
     }
 
+    fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
+        true
+    }
+
     fn masking(&self) -> Masking {
         Masking::Passes
     }

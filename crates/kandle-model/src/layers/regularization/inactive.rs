@@ -25,6 +25,10 @@ impl KerasLayer for Inactive {
         Ok(vec![call.input()?.clone()])
     }
 
+    fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
+        true
+    }
+
     fn masking(&self) -> Masking {
         Masking::Passes
     }

@@ -36,6 +36,10 @@ impl<const RANK: usize> KerasLayer for SpatialDropout<RANK> {
         Ok(vec![call.input()?.clone()])
     }
 
+    fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
+        true
+    }
+
     fn masking(&self) -> Masking {
         Masking::Passes
     }

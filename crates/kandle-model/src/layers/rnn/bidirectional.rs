@@ -6,15 +6,17 @@
 //! `[11, 22]`, `ave` `[5.5, 11]`, `mul` `[10, 40]`, `concat` `[1, 2, 10, 20]`. The first half of `initial_state` goes to
 //! the forward layer.
 //!
+//! Keras: outputs come in the dtype of this layer, states in those of the layers inside.
+//!
 //! Keras: with `return_sequences` outputs at masked steps are 0, whatever `zero_output_for_mask` says.
 //!
 //! Source: keras/src/layers/rnn/bidirectional.py.
 
 use candle_core::{D, Result, Tensor};
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
 use super::{
-    cell::{InnerCell, Inside},
+    cell::{InnerCell, Inside, cast_for},
     recurrent::{Recurrent, finished, parts, planned_parts},
     recurrent_class,
 };
@@ -78,41 +80,55 @@ impl KerasLayer for Bidirectional {
         let sequences = planned_parts(given, self.state_count())?;
         let mut forward = self.forward.layer.output(&sequences.shape).map_err(cannot)?;
         let mut backward = self.backward.layer.output(&sequences.shape).map_err(cannot)?;
-        let states = [forward.split_off(1), backward.split_off(1)].concat();
+        let of = |dtype: Dtype| move |shape: Shape| Spec { shape, dtype };
+        let states = forward.split_off(1).into_iter().map(of(self.forward.policy.compute));
+        let more_states = backward.split_off(1).into_iter().map(of(self.backward.policy.compute));
         let outputs = match (forward.pop(), backward.pop()) {
             (Some(forward), Some(backward)) => self.merged_shape(forward, backward)?,
             _ => Vec::new(),
         };
-        let dtype = given.policy().arithmetic();
-        Ok(outputs.into_iter().chain(states).map(|shape| Spec { shape, dtype }).collect())
+        Ok(outputs.into_iter().map(of(given.policy().compute)).chain(states).chain(more_states).collect())
     }
 
     fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
-        let dtype = call.given.policy().arithmetic();
+        let policy = call.given.policy();
         let (sequences, initial) = parts(&call)?;
+        let sequences = cast_for(policy, &sequences)?;
+        let initial = initial.iter().map(|state| cast_for(policy, state)).collect::<Result<Vec<_>>>()?;
         let (of_forward, of_backward) = initial.split_at(initial.len() / 2);
         let (weights, more_weights) = call.weights.split_at(self.forward.layer.weight_count().min(call.weights.len()));
-        let run = |direction: &Inside<Recurrent>, initial: &[Tensor], weights: &[Tensor]| {
-            let initial = initial.iter().map(|state| direction.cast(state)).collect::<Result<Vec<_>>>()?;
-            let weights = direction.rounded(weights)?;
-            direction.layer.run(&direction.cast(&sequences)?, &initial, call.given.mask(), &weights)
-        };
+        let run =
+            |direction: &Inside<Recurrent>, initial: &[Tensor], weights: &[Tensor]| -> Result<(Tensor, Vec<Value>)> {
+                let (initial, weights) = (direction.cast_all(initial)?, direction.rounded(weights)?);
+                let (ys, states) =
+                    direction.layer.run(&direction.cast(&sequences)?, &initial, call.given.mask(), &weights)?;
+                let states = states.iter().map(|state| finished(state, direction.policy.compute));
+                Ok((cast_for(policy, &direction.cast(&ys)?)?, states.collect::<Result<Vec<_>>>()?))
+            };
         let (ys, states) = run(&self.forward, of_forward, weights)?;
         let (ys_reversed, more_states) = run(&self.backward, of_backward, more_weights)?;
-        let (ys, ys_reversed) = (finished(&ys, dtype)?.tensor, finished(&ys_reversed, dtype)?.tensor);
         let ys_reversed = if self.forward.layer.return_sequences { reversed(&ys_reversed)? } else { ys_reversed };
         let outputs = match self.merge {
             Merge::Concat => vec![Tensor::cat(&[ys, ys_reversed], D::Minus1)?],
             Merge::Sum => vec![(ys + ys_reversed)?],
             Merge::Multiply => vec![(ys * ys_reversed)?],
             Merge::Average => {
-                let sum = (ys + ys_reversed)?;
+                let sum = policy.rounded((ys + ys_reversed)?)?;
                 vec![(&sum / constant_like(&sum, 2.0)?)?]
             }
             Merge::Not => vec![ys, ys_reversed],
         };
         let states = if self.forward.layer.return_state { [states, more_states].concat() } else { Vec::new() };
-        outputs.iter().chain(&states).map(|tensor| finished(tensor, dtype)).collect()
+        outputs.iter().map(|tensor| finished(tensor, policy.compute)).chain(states.into_iter().map(Ok)).collect()
+    }
+
+    /// Its outputs have its own dtype, the states those of the layers inside.
+    fn casts_itself(&self) -> bool {
+        true
+    }
+
+    fn keeps_states(&self) -> bool {
+        self.forward.layer.stateful
     }
 
     fn masking(&self) -> Masking {

@@ -9,7 +9,7 @@ use kandle_format::{ErrorKind, LayerConfig, Problem, json::Value as Json, shown}
 use super::simple_rnn::SimpleRnnCell;
 use crate::{
     Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight,
-    fields::Context,
+    fields::{Context, MANY_POLICIES},
     layers::cannot,
     math::matrices::multiply,
     numeric::{cast, storage},
@@ -162,6 +162,9 @@ impl<T> Inside<T> {
         };
         let mut fields = Fields::new(&config.config, &at, context);
         let trainable = fields.common();
+        if fields.policy_may_differ() {
+            fields.refuse(MANY_POLICIES);
+        }
         if fields.policy().quantization.is_some() {
             fields.refuse("a quantized dtype policy is not supported for this layer");
         }
@@ -191,10 +194,19 @@ impl<T> Inside<T> {
 
     /// An input in the layer's arithmetic dtype, rounded to its compute dtype.
     pub(super) fn cast(&self, xs: &Tensor) -> Result<Tensor> {
-        let rounded =
-            if self.policy.compute.is_float() { xs.to_dtype(storage(self.policy.compute)?)? } else { xs.clone() };
-        rounded.to_dtype(storage(self.policy.arithmetic())?)
+        cast_for(&self.policy, xs)
     }
+
+    /// Several of them.
+    pub(super) fn cast_all(&self, xs: &[Tensor]) -> Result<Vec<Tensor>> {
+        xs.iter().map(|xs| self.cast(xs)).collect()
+    }
+}
+
+/// `xs` in the arithmetic dtype of `policy`, rounded to its compute dtype.
+pub(super) fn cast_for(policy: &Policy, xs: &Tensor) -> Result<Tensor> {
+    let rounded = if policy.compute.is_float() { xs.to_dtype(storage(policy.compute)?)? } else { xs.clone() };
+    rounded.to_dtype(storage(policy.arithmetic())?)
 }
 
 /// A cell inside another layer: what the key `cell` describes.
@@ -257,7 +269,7 @@ impl Cell for InnerCell {
     }
 
     fn step(&self, projected: &Tensor, states: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.layer.step(projected, states, weights)
+        self.cast_all(&self.layer.step(projected, &self.cast_all(states)?, weights)?)
     }
 }
 

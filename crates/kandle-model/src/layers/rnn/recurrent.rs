@@ -9,7 +9,8 @@
 //! what TensorFlow does; JAX repeats the state instead. Keras: an unrolled loop that goes backwards sets the outputs to 0
 //! by the mask in its own order, not in that of the outputs, so others than the masked ones.
 //!
-//! A model is immutable here, so a layer with `stateful` runs as it does the first time after loading: from zero states.
+//! A model is immutable here, so a layer with `stateful` runs as it does the first time after loading: from zero states. A
+//! graph that calls one twice is refused: its second call would begin where the first ended.
 //!
 //! Source: keras/src/layers/rnn/rnn.py and keras/src/backend/tensorflow/rnn.py (`rnn`).
 
@@ -172,7 +173,16 @@ impl Recurrent {
         if initial.len() != self.cell.state_count() {
             bail!("initial_state: expected {} tensors, found {}", self.cell.state_count(), initial.len())
         }
-        initial.iter().map(|state| state.to_dtype(projected.dtype())).collect()
+        let batch = sequences.dim(0)?;
+        let state = |state: &Tensor| {
+            let state = state.to_dtype(projected.dtype())?;
+            // One row is a state for all of them.
+            match state.dims().split_first() {
+                Some((1, rest)) if batch != 1 => state.broadcast_as([&[batch], rest].concat())?.contiguous(),
+                _ => Ok(state),
+            }
+        };
+        initial.iter().map(state).collect()
     }
 
     /// What Keras calls with `sequences`, and with all states of this layer or none.
@@ -278,6 +288,10 @@ impl<C: Cell + 'static> KerasLayer for RecurrentLayer<C> {
 
     fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
         self.recurrent.call(call)
+    }
+
+    fn keeps_states(&self) -> bool {
+        self.recurrent.stateful
     }
 
     fn masking(&self) -> Masking {

@@ -4,19 +4,22 @@
 //! of kernel `[[2]]` without bias, `[[[1], [3]]]` gives `[[[2], [6]]]`. The mask of the steps goes on with the result; a
 //! layer that takes a mask gets `mask[:, t]` at the step t, which is of use where the mask has a third axis.
 //!
-//! Keras: the layer's own `call` is called, so nothing is cast to the dtype of the inner layer.
+//! Keras: the layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
+//! dtype it gets does so in the outer one; a recurrent layer, an Embedding or a model casts to its own and gives that back.
 //!
 //! Source: keras/src/layers/rnn/time_distributed.py.
 
 use candle_core::{Result, Tensor, bail};
 use kandle_format::{
-    Problem,
+    Dtype, Problem,
     json::{Map, Value as Json},
 };
 
 use crate::{
-    Arguments, Call, Fields, Given, Inner, KerasLayer, Masking, Shape, Spec, Value, Weight,
+    Arguments, Call, Fields, Given, Inner, KerasLayer, Masking, Policy, Shape, Spec, Value, Weight,
     layers::{cannot, one},
+    numeric::cast,
+    run::{invoke, plan_output},
 };
 
 #[derive(Debug)]
@@ -24,7 +27,64 @@ pub(super) struct TimeDistributed {
     layer: Option<Inner>,
     /// Whether the layer does the same to each sample, so that all steps can go through it at once.
     by_sample: bool,
+    /// Whether the layer computes by its own dtype policy.
+    by_own_policy: bool,
 }
+
+/// Layers whose parts are called as layers, or that cast by themselves: the dtype policy that counts is their own.
+const BY_OWN_POLICY: &[&str] =
+    &["Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Embedding", "GRU", "LSTM", "RNN", "SimpleRNN"];
+
+/// Layers that never ask for their own dtype policy.
+const BY_ANY_POLICY: &[&str] = &[
+    "Activation",
+    "ActivityRegularization",
+    "AlphaDropout",
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "AveragePooling3D",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+    "Cropping1D",
+    "Cropping2D",
+    "Cropping3D",
+    "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Dropout",
+    "EinsumDense",
+    "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
+    "Identity",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "MaxPooling3D",
+    "Permute",
+    "ReLU",
+    "RepeatVector",
+    "Reshape",
+    "Softmax",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "UpSampling1D",
+    "UpSampling2D",
+    "UpSampling3D",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+    "ZeroPadding3D",
+];
 
 /// Layers that treat each sample by itself, whatever their settings (activations aside).
 const BY_SAMPLE: &[&str] = &[
@@ -57,16 +117,17 @@ impl KerasLayer for TimeDistributed {
         fields.training_only(&["activity_regularizer"]);
         let Some(value) = fields.take("layer") else {
             fields.wrong("layer is missing");
-            return Self { layer: None, by_sample: false };
+            return Self { layer: None, by_sample: false, by_own_policy: false };
         };
         if holds_stateful(value) {
             // Keras: its states go on from step to step.
             fields.refuse("a layer inside with stateful = true is not supported");
         }
         let layer = Inner::read(fields, "layer", value);
-        let known = layer.as_ref().is_some_and(|layer| BY_SAMPLE.contains(&layer.class.as_str()));
-        let by_sample = known && fields.context().custom.is_none() && has_plain_activations(value);
-        Self { layer, by_sample }
+        let by_own_policy = layer.as_ref().is_some_and(|layer| computes_by_own_policy(fields, layer));
+        let known = layer.as_ref().is_some_and(|layer| !layer.is_custom && BY_SAMPLE.contains(&layer.class.as_str()));
+        let by_sample = known && has_plain_activations(value);
+        Self { layer, by_sample, by_own_policy }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -75,15 +136,27 @@ impl KerasLayer for TimeDistributed {
 
     fn weights(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Weight>, String> {
         let step = step_of(given.input()?)?;
-        self.layer()?.weights(&[step], "layer", "layer")
+        let weights = self.layer()?.weights(&[step], "layer", "layer")?;
+        let by_outer = |weight: Weight| match self.by_own_policy {
+            true => weight,
+            false => Weight { compute: Some(given.policy().compute), ..weight },
+        };
+        Ok(weights.into_iter().map(by_outer).collect())
     }
 
     fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
         let input = one(given)?;
         let inner = self.layer().map_err(cannot)?;
-        let step = [step_of(input).map_err(cannot)?];
-        let arguments = Arguments::of_first(inner.layer.parameters(), 1);
-        let outputs = inner.layer.output(Given { arguments: &arguments, tensors: &step, policy: given.policy() })?;
+        let step = step_of(input).map_err(cannot)?;
+        let policy = given.policy();
+        let dtype = if step.dtype.is_float() && policy.compute.is_float() { policy.compute } else { step.dtype };
+        let step = [Spec { dtype, ..step }];
+        let outputs = if self.by_own_policy {
+            inner.output(&step)?
+        } else {
+            let arguments = Arguments::of_first(inner.layer.parameters(), 1);
+            plan_output(inner.layer.as_ref(), policy, &arguments, &step)?
+        };
         let [output] = outputs.as_slice() else {
             return Err(cannot(format!("expected a layer with one output, found {}", outputs.len())));
         };
@@ -98,6 +171,11 @@ impl KerasLayer for TimeDistributed {
     fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
         let inner = self.layer().map_err(candle_core::Error::msg)?;
         let input = call.input()?;
+        let policy = call.given.policy();
+        let input = &match input.dtype.is_float() && policy.compute.is_float() {
+            true => cast(input, policy.compute)?,
+            false => input.clone(),
+        };
         let dims = input.tensor.dims();
         let Some((&[batch, time], rest)) = dims.split_first_chunk::<2>().filter(|(_, rest)| !rest.is_empty()) else {
             bail!("expected an input of (batch, time, …), found {dims:?}")
@@ -109,11 +187,15 @@ impl KerasLayer for TimeDistributed {
             bail!("expected a mask of ({batch}, {time}), found {:?}", mask.dims())
         }
         let mask = mask.filter(|_| inner.layer.parameters().contains(&"mask"));
-        let arguments = Arguments::of_first(inner.layer.parameters(), 1);
         let apply = |xs: Tensor, mask: Option<Tensor>| {
             let tensors = [input.with_tensor(xs).with_mask(mask)];
-            let given = Given { arguments: &arguments, tensors: &tensors, policy: call.given.policy() };
-            match inner.layer.forward(Call { given, weights: call.weights })?.as_slice() {
+            let outputs = if self.by_own_policy {
+                inner.call(&tensors, call.weights)?
+            } else {
+                let arguments = Arguments::of_first(inner.layer.parameters(), 1);
+                invoke(inner.layer.as_ref(), policy, &arguments, &tensors, call.weights)?
+            };
+            match outputs.as_slice() {
                 [output] => Ok(output.clone()),
                 outputs => bail!("expected a layer with one output, found {}", outputs.len()),
             }
@@ -138,9 +220,45 @@ impl KerasLayer for TimeDistributed {
         Ok(vec![first.with_tensor(Tensor::stack(&tensors, 1)?)])
     }
 
+    /// What comes out may have the dtype of the layer inside.
+    fn casts_itself(&self) -> bool {
+        true
+    }
+
     fn masking(&self) -> Masking {
         Masking::Passes
     }
+}
+
+/// Whether `layer` computes by its own dtype policy. Where neither that nor the outer one is known to do, it is refused.
+fn computes_by_own_policy(fields: &mut Fields<'_>, layer: &Inner) -> bool {
+    let (outer, inner) = (fields.policy().clone(), &layer.policy);
+    let is_one_of = |classes: &[&str]| !layer.is_custom && classes.contains(&layer.class.as_str());
+    if layer.is_model || is_one_of(BY_OWN_POLICY) {
+        return true;
+    }
+    if (outer.variable, outer.compute) == (inner.variable, inner.compute) {
+        return false;
+    }
+    // Keras: weights are cast only where the outer policy is a mixed one; else they raise the dtype of what they meet.
+    let raises = |weights: Dtype| match outer.compute {
+        compute if compute == weights => false,
+        Dtype::Float64 => !weights.is_float(),
+        Dtype::Float32 => !matches!(weights, Dtype::Float16 | Dtype::Bfloat16),
+        _ => true,
+    };
+    if !is_one_of(BY_ANY_POLICY) || (outer.variable == outer.compute && raises(inner.variable)) {
+        let named = |policy: &Policy| match policy.variable == policy.compute {
+            true => policy.compute.to_string(),
+            false => format!("{} of {} weights", policy.compute, policy.variable),
+        };
+        fields.refuse(format!(
+            "a layer inside with another dtype policy ({}, not {}) is not supported: give both the same",
+            named(inner),
+            named(&outer)
+        ));
+    }
+    false
 }
 
 impl TimeDistributed {
