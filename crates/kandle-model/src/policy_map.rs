@@ -248,7 +248,8 @@ mod tests {
         assert_eq!(compute("ac"), Ok(Dtype::Bfloat16));
         assert_eq!(compute("c"), Ok(Dtype::Float32));
         assert_eq!(compute("abb"), Err(r#""a.*" and "ab+" both match "abb""#.to_owned()));
-        assert!(map.may_differ("c", &map.default) && map.may_differ("a", &map.default));
+        assert!(map.may_differ("a", &map.default) && !map.may_differ("c", &map.default));
+        assert!(map.may_differ("c", map.policy("a").unwrap()) && map.has_other(&map.default));
         assert!(PolicyMap::read(&policy("float16")).is_none());
     }
 }

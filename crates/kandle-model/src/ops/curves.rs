@@ -71,7 +71,12 @@ pub(super) static OPERATIONS: &[Operation] = &[
         |node| planned(node, floating_or_double),
         |node| {
             plain(node, floating_or_double, |xs| {
-                host::map(xs, f64::cbrt, |xs| (host::map(xs, f64::cbrt, Tensor::zeros_like)?.sqr()? * 3.0)?.recip())
+                // Keras: sign(x) · |x|^(1/3), which is 0.0 at −0.0.
+                host::map(
+                    xs,
+                    |x| f64::cbrt(x) + 0.0,
+                    |xs| (host::map(xs, f64::cbrt, Tensor::zeros_like)?.sqr()? * 3.0)?.recip(),
+                )
             })
         },
     ),

@@ -121,7 +121,8 @@ fn erfinv(x: f64) -> f64 {
         2.832_976_82,
     ];
     if x == 0.0 {
-        return x;
+        // Keras: of −0.0 too.
+        return 0.0;
     }
     if x.is_nan() || x.abs() > 1.0 {
         return f64::NAN;

@@ -92,6 +92,12 @@ fn variance_of(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
 
 /// The largest of floats over `axes`, NaN where one is.
 pub(super) fn largest(xs: &Tensor, axes: &[usize]) -> Result<Tensor> {
+    if axes.iter().map(|axis| xs.dim(*axis)).collect::<Result<Vec<_>>>()?.contains(&0) {
+        // Of nothing, as TensorFlow has it, and `initial` after it.
+        let dims = xs.dims().iter().enumerate().map(|(axis, size)| if axes.contains(&axis) { 1 } else { *size });
+        let least = Tensor::full(f64::NEG_INFINITY, dims.collect::<Vec<usize>>(), xs.device())?;
+        return least.to_dtype(xs.dtype());
+    }
     let numbers = xs.eq(xs)?;
     let safe = numbers.where_cond(xs, &xs.zeros_like()?)?;
     let largest = axes.iter().try_fold(safe, |xs, axis| xs.max_keepdim(*axis))?;
