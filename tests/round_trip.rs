@@ -175,11 +175,13 @@ fn an_architecture_in_json_takes_weights_from_another_file() {
 }
 
 /// A part of the file's path, the end of the variable's name, what the gradient is, and why.
-const WITHOUT_GRADIENT: [(&str, &str, &str, &str); 6] = [
+const WITHOUT_GRADIENT: [(&str, &str, &str, &str); 8] = [
     ("attention/", "key_dense.bias", "is zero", "moves all scores of a softmax by the same"),
     ("GroupedQueryAttention/masks/", "query_dense.kernel", "is zero", "one key only is allowed; in TensorFlow too"),
     ("GroupedQueryAttention/masks/", "query_dense.bias", "is zero", "one key only is allowed; in TensorFlow too"),
     ("GroupedQueryAttention/masks/", "key_dense.kernel", "is zero", "one key only is allowed; in TensorFlow too"),
+    ("Normalization/ints/", ".weight", "is missing", "the result is cast to whole numbers; in TensorFlow too"),
+    ("Normalization/ints/", ".bias", "is missing", "the result is cast to whole numbers; in TensorFlow too"),
     ("float8/", "_amax_history", "is missing", "Keras replaces it while training, by the numbers it meets"),
     ("float8/", "outputs_grad_scale", "is missing", "Keras replaces it while training, by the gradients it meets"),
 ];
