@@ -5,7 +5,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 use kandle_format::{Dtype, json};
 
-use crate::{Fields, Quantization, Weight, numeric::constant_like};
+use crate::{Fields, Policy, Quantization, Weight, numeric::constant_like};
 
 /// How a layer's kernel is stored, and whether what it is multiplied with is quantized on the way.
 #[derive(Debug, Clone, Copy)]
@@ -147,19 +147,20 @@ impl AbsMax {
         INT8
     }
 
-    /// The integers that stand for `xs`, and the scale of each slice along `axes`, which stay with size 1.
-    pub(crate) fn quantize_along(&self, xs: &Tensor, axes: &[usize]) -> Result<(Tensor, Tensor)> {
+    /// The integers that stand for `xs`, and the scale of each slice along `axes`, which stay with size 1. Each step is
+    /// rounded to the compute dtype.
+    pub(crate) fn quantize_along(&self, xs: &Tensor, axes: &[usize], policy: &Policy) -> Result<(Tensor, Tensor)> {
         let largest = axes.iter().try_fold(xs.abs()?, |xs, axis| xs.max_keepdim(*axis))?;
-        let largest = (largest + self.epsilon)?.detach();
-        let scale = (constant_like(&largest, self.range.1)? / largest)?;
-        let rounded = round_half_to_even(&xs.broadcast_mul(&scale)?)?;
+        let largest = policy.rounded((largest + self.epsilon)?)?.detach();
+        let scale = policy.rounded((constant_like(&largest, self.range.1)? / largest)?)?;
+        let rounded = round_half_to_even(&policy.rounded(xs.broadcast_mul(&scale)?)?)?;
         Ok((rounded.clamp(self.range.0, self.range.1)?, scale))
     }
 
     /// The integers that stand for the rows of `xs`, and the scale of each row: `xs ≈ integers / scale`. Gradients pass as if
     /// nothing had been rounded.
-    pub(crate) fn quantize(&self, xs: &Tensor) -> Result<(Tensor, Tensor)> {
-        self.quantize_along(xs, &[xs.rank().saturating_sub(1)])
+    pub(crate) fn quantize(&self, xs: &Tensor, policy: &Policy) -> Result<(Tensor, Tensor)> {
+        self.quantize_along(xs, &[xs.rank().saturating_sub(1)], policy)
     }
 }
 
@@ -171,22 +172,23 @@ fn round_half_to_even(xs: &Tensor) -> Result<Tensor> {
 }
 
 /// `xs · integers / (scale · the scale of xs)`: a product with a kernel of integers. `integers` `(rows, columns)`, `scale`
-/// `(columns,)`. The sum of products of integers is exact, as in Keras.
+/// `(columns,)`. The sum of products of integers is exact, as in Keras; what follows is rounded to the compute dtype.
 pub(crate) fn integer_product(
     xs: &Tensor,
     inputs: Option<AbsMax>,
     integers: &Tensor,
     scale: &Tensor,
+    policy: &Policy,
 ) -> Result<Tensor> {
     let (xs, scale) = match inputs {
-        None => return xs.matmul(&integers.to_dtype(xs.dtype())?)?.broadcast_div(scale),
+        None => return policy.rounded(xs.matmul(&integers.to_dtype(xs.dtype())?)?)?.broadcast_div(scale),
         Some(inputs) => {
-            let (integers, of_inputs) = inputs.quantize(xs)?;
-            (integers, of_inputs.broadcast_mul(scale)?)
+            let (integers, of_inputs) = inputs.quantize(xs, policy)?;
+            (integers, policy.rounded(of_inputs.broadcast_mul(scale)?)?)
         }
     };
     let product = xs.to_dtype(DType::F64)?.matmul(&integers.to_dtype(DType::F64)?)?;
-    product.to_dtype(xs.dtype())?.broadcast_div(&scale)
+    policy.rounded(product)?.to_dtype(xs.dtype())?.broadcast_div(&scale)
 }
 
 /// The four-bit integers that are packed in pairs along the last axis of `packed`, the lower half first; `size` of them in

@@ -132,16 +132,16 @@ impl Dense {
                 Some(_) => multiply(xs, &(kernel.t()? + self.lora_product(call)?)?)?,
             },
             Some(Quantized { mode: Quantization::Int8, inputs }) => {
-                integer_product(xs, *inputs, kernel, call.weight(after)?)?
+                integer_product(xs, *inputs, kernel, call.weight(after)?, call.given.policy())?
             }
             Some(Quantized { mode: Quantization::Int4 { block: None }, inputs }) => {
                 let integers = unpack_int4(kernel, self.units, xs.dtype())?;
-                integer_product(xs, *inputs, &integers, call.weight(after)?)?
+                integer_product(xs, *inputs, &integers, call.weight(after)?, call.given.policy())?
             }
             Some(Quantized { mode: Quantization::Int4 { block: Some(_) }, .. }) => {
                 let integers = unpack_int4(kernel, self.units, xs.dtype())?;
                 let (scale, zero, groups) = (call.weight(after)?, call.weight(after + 1)?, call.weight(after + 2)?);
-                xs.matmul(&dequantized(&integers, scale, zero, groups, 0)?)?
+                xs.matmul(&call.given.policy().rounded(dequantized(&integers, scale, zero, groups, 0)?)?)?
             }
             Some(Quantized { mode: Quantization::Float8 { .. }, .. }) => {
                 // Keras: the bias goes through bfloat16, which the fused kernels of GPUs want.

@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Activation, Call, Fields, Given, KerasLayer, Quantization, Shape, Spec, Value, Weight,
+    Activation, Call, Fields, Given, KerasLayer, Policy, Quantization, Shape, Spec, Value, Weight,
     layers::{cannot, one},
     math::einsum::{Equation, einsum, matmul},
     numeric::{cast, rounded},
@@ -180,7 +180,7 @@ impl KerasLayer for EinsumDense {
                 einsum(&terms.equation, &[&input.tensor, &kernel])?
             }
             (Some(quantized), of_lora) => {
-                let ys = self.quantized_product(terms, &input.tensor, kernel, own, quantized)?;
+                let ys = self.quantized_product(terms, &input.tensor, kernel, own, quantized, policy)?;
                 match of_lora {
                     None => ys,
                     Some((factor, a, b)) => {
@@ -213,13 +213,13 @@ impl KerasLayer for EinsumDense {
 
 impl Terms {
     /// The integers that stand for the input, and their scale with the axes of the output.
-    fn quantize(&self, xs: &Tensor, inputs: AbsMax) -> candle_core::Result<(Tensor, Tensor)> {
+    fn quantize(&self, xs: &Tensor, inputs: AbsMax, policy: &Policy) -> candle_core::Result<(Tensor, Tensor)> {
         let hidden = xs.rank().saturating_sub(self.input.len());
         let ahead = if self.ellipsis == Ellipsis::Left { hidden } else { 0 };
         let place = |letter: &char| self.input.iter().position(|other| other == letter).map(|at| at + ahead);
         let summed: Vec<usize> =
             self.input.iter().filter(|letter| !self.output.contains(letter)).filter_map(place).collect();
-        let (integers, scale) = inputs.quantize_along(xs, &summed)?;
+        let (integers, scale) = inputs.quantize_along(xs, &summed, policy)?;
         // The axes of the input that the output has, in the output's order, then those of size 1 where it has others.
         let under = (0..hidden).map(|at| Some(if ahead > 0 { at } else { self.input.len() + at }));
         let letters = self.output.iter().map(place);
@@ -283,21 +283,22 @@ impl EinsumDense {
         kernel: &Tensor,
         own: &[Tensor],
         quantized: Quantized,
+        policy: &Policy,
     ) -> candle_core::Result<Tensor> {
         let product = |xs: &Tensor, kernel: &Tensor| einsum(&terms.equation, &[xs, kernel]);
         let as_computed = |tensor: &Tensor| tensor.to_dtype(xs.dtype());
         match (quantized.mode, own) {
             (Quantization::Int8, [scale]) => {
                 let (integers, scale) = match quantized.inputs {
-                    None => return product(xs, &as_computed(kernel)?)?.broadcast_div(scale),
+                    None => return policy.rounded(product(xs, &as_computed(kernel)?)?)?.broadcast_div(scale),
                     Some(inputs) => {
-                        let (integers, of_inputs) = terms.quantize(xs, inputs)?;
-                        (integers, of_inputs.broadcast_mul(scale)?)
+                        let (integers, of_inputs) = terms.quantize(xs, inputs, policy)?;
+                        (integers, policy.rounded(of_inputs.broadcast_mul(scale)?)?)
                     }
                 };
                 // The sum of products of integers is exact, as in Keras.
                 let sum = product(&integers.to_dtype(DType::F64)?, &kernel.to_dtype(DType::F64)?)?;
-                as_computed(&sum)?.broadcast_div(&scale)
+                as_computed(&policy.rounded(sum)?)?.broadcast_div(&scale)
             }
             (Quantization::Int4 { block }, [scale, of_groups @ ..]) => {
                 let shape = self.sizes(&Shape(xs.dims().iter().copied().map(Some).collect()));
@@ -308,12 +309,12 @@ impl EinsumDense {
                     (Some(_), [zero, groups]) => dequantized(&integers, scale, zero, groups, 0)?,
                     _ => bail!("a kernel in groups without its zeros"),
                 };
-                let kernel = kernel.reshape(shape)?;
+                let kernel = policy.rounded(kernel)?.reshape(shape)?;
                 match quantized.inputs.filter(|_| block.is_none()) {
                     None => product(xs, &kernel),
                     Some(inputs) => {
-                        let (integers, scale) = terms.quantize(xs, inputs)?;
-                        product(&integers, &kernel)?.broadcast_div(&scale)
+                        let (integers, scale) = terms.quantize(xs, inputs, policy)?;
+                        policy.rounded(product(&integers, &kernel)?)?.broadcast_div(&scale)
                     }
                 }
             }

@@ -7,7 +7,7 @@
 //!
 //! Source: keras/src/layers/core/reversible_embedding.py.
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 use serde_json::json;
 
@@ -132,7 +132,7 @@ impl KerasLayer for ReversibleEmbedding {
         let shape: Vec<usize> = outer.iter().copied().chain([self.embedding.vocabulary()]).collect();
         let xs = xs.reshape((rows, *features))?;
         let product = match self.embedding.quantized() {
-            Some(quantized) => self.quantized_product(&xs, *quantized, call.weights, arithmetic)?,
+            Some(quantized) => self.quantized_product(&xs, *quantized, call.weights, &computing)?,
             None => xs.matmul(&prepared(&match self.tie_weights {
                 true => call.weight(0)?.t()?.contiguous()?,
                 false => call.weight(1)?.clone(),
@@ -177,8 +177,9 @@ impl ReversibleEmbedding {
         xs: &Tensor,
         quantized: Quantized,
         weights: &[Tensor],
-        arithmetic: DType,
+        policy: &Policy,
     ) -> candle_core::Result<Tensor> {
+        let arithmetic = storage(policy.arithmetic())?;
         let (features, four_bits) = (self.embedding.features(), matches!(quantized.mode, Quantization::Int4 { .. }));
         // `(vocabulary, features)`, whichever way round it is stored.
         let unpacked = |table: &Tensor| match four_bits {
@@ -199,17 +200,17 @@ impl ReversibleEmbedding {
                 match self.inputs {
                     None => xs.matmul(&matrix),
                     Some(inputs) => {
-                        let (integers, scale) = inputs.quantize(xs)?;
-                        integers.matmul(&matrix)?.broadcast_div(&scale)
+                        let (integers, scale) = inputs.quantize(xs, policy)?;
+                        policy.rounded(integers.matmul(&matrix)?)?.broadcast_div(&scale)
                     }
                 }
             }
             (_, true, [table, scale]) => {
-                integer_product(xs, self.inputs, &turned(&unpacked(table)?)?, &as_computed(scale)?)
+                integer_product(xs, self.inputs, &turned(&unpacked(table)?)?, &as_computed(scale)?, policy)
             }
             (_, false, [_, _, matrix, scale]) => {
                 let matrix = turned(&unpacked(&matrix.t()?)?)?;
-                integer_product(xs, self.inputs, &matrix, &as_computed(scale)?)
+                integer_product(xs, self.inputs, &matrix, &as_computed(scale)?, policy)
             }
             _ => bail!("expected other weights of quantized embeddings, found {}", weights.len()),
         }
