@@ -345,6 +345,67 @@ def _(rng):
     return keras.Model(tokens, layers.Activation("softmax", dtype="mixed_float16")(xs)), [masked_ids()]
 
 
+def by_path(default: str | None, **policies: str | keras.DTypePolicy) -> keras.dtype_policies.DTypePolicyMap:
+    """One map, as each layer has it; `_` stands for what a Python name has not."""
+    entries = {path: keras.dtype_policies.get(policy) for path, policy in policies.items()}
+    return keras.dtype_policies.DTypePolicyMap(default, entries)
+
+
+@precision.model(
+    "policy_map",
+    "A layer's policy found by a prefix, by its place among models, or not at all.",
+    files=("model.keras", "model.weights.h5"),
+    computed_in="float16",
+    because="some of it computes in float16",
+)
+def _(rng):
+    def policies(**more: str) -> keras.dtype_policies.DTypePolicyMap:
+        patterns = {r"dense_\d": "mixed_float16", ".*norm": "float64"}
+        return by_path("float32", dense="float16", **{"inner/within": "float16"}, **patterns, **more)
+
+    inner = sequential(layers.Dense(3, name="within", dtype=policies()), shape=(3,), name="inner")
+    xs = keras.Input((3,))
+    outputs = [
+        layers.Dense(2, name="dense", dtype=policies())(xs),
+        layers.Dense(2, name="dense_1", dtype=policies())(xs),
+        layers.Dense(2, name="dense_12", dtype=policies())(xs),
+        layers.LayerNormalization(name="my_norm", dtype=policies())(xs),
+        layers.LSTM(2, name="lstm", dtype=by_path("mixed_float16", dense="float32"))(layers.RepeatVector(2)(xs)),
+        inner(xs),
+    ]
+    return keras.Model(xs, outputs), [normal(rng, 4, 3)]
+
+
+half_inside = {"computed_in": "float16", "because": "some of it computes in float16"}
+
+
+@precision.model("within_wrappers", "A wrapper's dtype imposed on what casts to its own, or the other way round.", truth=False, **half_inside)
+def _(rng):
+    xs, state = keras.Input((4, 3)), keras.Input((2,))
+    inner = sequential(layers.Dense(2), layers.LayerNormalization(), shape=(3,), name="inner")
+    model = keras.Model(
+        [xs, state],
+        [
+            layers.TimeDistributed(layers.LSTM(2), dtype="float16")(keras.ops.expand_dims(xs, -1)),
+            layers.TimeDistributed(inner, dtype="mixed_float16")(xs),
+            layers.TimeDistributed(layers.Dense(2, dtype="mixed_float16"), dtype="float32")(xs),
+            layers.TimeDistributed(layers.Dense(2), dtype="float64")(xs),
+            *layers.Bidirectional(layers.GRU(2, return_state=True), dtype="mixed_float16")(xs, initial_state=[state, state]),
+            *layers.Bidirectional(layers.SimpleRNN(2, return_state=True), merge_mode="ave", dtype="float16")(xs),
+        ],
+    )
+    return model, [normal(rng, 2, 4, 3), normal(rng, 2, 2)]
+
+
+one_dtype = "JAX's loop wants states of one dtype"
+
+
+@precision.model("within_stack", "All cells of a stack computed in one dtype.", truth=False, without_jax=one_dtype, **half_inside)
+def _(rng):
+    cells = [layers.LSTMCell(2, dtype="float16"), layers.GRUCell(2, dtype="float64"), layers.SimpleRNNCell(2)]
+    return sequential(layers.RNN(cells, return_sequences=True, dtype="mixed_float16"), shape=(4, 3)), [normal(rng, 2, 4, 3)]
+
+
 # ----------------------------------------------------------------------------
 # Quantized weights
 # ----------------------------------------------------------------------------

@@ -36,6 +36,25 @@ def _(rng):
     return sequential(inner, layers.Dense(2), shape=(3,)), [normal(rng, 2, 3)]
 
 
+@case.model("stateful_twice", "The second call of a layer begun anew: Keras begins it where the first ended.", files=ALL_FILES, refused="stateful")
+def _(rng):
+    xs = keras.Input(batch_shape=(2, 4, 3))
+    layer = layers.LSTM(2, stateful=True)
+    return keras.Model(xs, [layer(xs), layer(xs)]), [normal(rng, 2, 4, 3)]
+
+
+@case.model("policy_within", "A layer within a wrapper computed in a dtype that Keras does not compute it in.", refused="another dtype policy")
+def _(rng):
+    return sequential(layers.TimeDistributed(layers.LayerNormalization(), dtype="mixed_float16"), shape=(4, 3)), [normal(rng, 2, 4, 3)]
+
+
+@case.model("policy_map", "One policy taken for all of an attention layer, where a map gives its parts others.", refused="DTypePolicyMap")
+def _(rng):
+    policies = keras.dtype_policies.DTypePolicyMap("float32", {"heads/query": keras.DTypePolicy("float16")})
+    xs = keras.Input((4, 3))
+    return keras.Model(xs, layers.MultiHeadAttention(2, 2, name="heads", dtype=policies)(xs, xs)), [normal(rng, 2, 4, 3)]
+
+
 @case.model("several", "Only the first of several layers that can't be read named.", files=ALL_FILES, refused="Lambda")
 def _(rng):
     half = eval("lambda x: x / 2")

@@ -6,7 +6,7 @@ use kandle_format::{Dtype, Error, ErrorKind, LayerConfig, ModelConfig, Problem, 
 
 use crate::{
     Argument, Arguments, Given, Input, KerasLayer, LayerWeights, Plan, PlannedLayer, Policy, Spec, Step,
-    fields::{Context, Fields},
+    fields::{Context, Fields, MANY_POLICIES},
     graph::{Graph, History, Nest, Source},
     plan::{GroupNames, MOST_AXES, place, read_input, shape},
     registry::class_of,
@@ -47,6 +47,8 @@ struct Definition {
     group: String,
     trainable: bool,
     policy: Policy,
+    /// Whether a map gives what is within it other policies, or itself another where it builds nothing.
+    policy_may_differ: bool,
     layer: Box<dyn KerasLayer>,
     /// Its weights, known from its first call on.
     weights: Option<Vec<crate::Weight>>,
@@ -67,6 +69,8 @@ struct Within<'a> {
     /// The group of that model in the weight store, with a slash behind it.
     group: &'a str,
     trainable: bool,
+    /// Whether that model is a Sequential.
+    sequential: bool,
     /// Numbers of the legacy group the layer's weights lie in, but for the outermost model's own layers.
     legacy: Option<usize>,
 }
@@ -103,7 +107,8 @@ impl<'a> Builder<'a> {
             let what = format!("written by Keras {version}, only files of Keras 3 are supported yet");
             builder.problems.push(Problem::new(ErrorKind::Unsupported, &config.at, what));
         }
-        let outermost = Within { path: "", group: "", trainable: true, legacy: None };
+        let sequential = config.class == "Sequential";
+        let outermost = Within { path: "", group: "", trainable: true, sequential, legacy: None };
         let root = builder.read_model(config, outermost);
         if config.keras_major() != 3 {
             // Settings of other versions have other names: what seems wrong with them is not said.
@@ -223,19 +228,32 @@ impl<'a> Builder<'a> {
                 let context = Context { group: &group, ..self.context };
                 let mut fields = Fields::new(&layer.config, at, context);
                 let trainable = fields.common() && within.trainable;
+                if within.sequential && self.context.legacy && fields.policy_is_by_path() {
+                    fields.refuse(MANY_POLICIES);
+                }
                 let read = class.read(&mut fields);
                 if fields.policy().quantization.is_some() && !read.quantizes() {
                     fields.refuse("a quantized dtype policy is not supported for this layer");
                 }
-                let policy = fields.policy().clone();
+                let (policy, policy_may_differ) = (fields.policy().clone(), fields.policy_may_differ());
                 let problems = fields.finish();
                 if !problems.is_empty() {
                     self.problems.extend(problems);
                     return None;
                 }
                 let (path, class) = (path.to_owned(), layer.class.clone());
-                let definition =
-                    Definition { path, class, group, trainable, policy, layer: read, weights: None, calls: 0 };
+                let (weights, calls) = (None, 0);
+                let definition = Definition {
+                    path,
+                    class,
+                    group,
+                    trainable,
+                    policy,
+                    policy_may_differ,
+                    layer: read,
+                    weights,
+                    calls,
+                };
                 self.definitions.push(definition);
                 let number = self.definitions.len() - 1;
                 if !operation {
@@ -261,7 +279,8 @@ impl<'a> Builder<'a> {
                     self.legacy.len().checked_sub(1)
                 });
                 let (path, group) = (format!("{path}/"), format!("{group}/"));
-                let inside = Within { path: &path, group: &group, trainable, legacy };
+                let sequential = model.class == "Sequential";
+                let inside = Within { path: &path, group: &group, trainable, sequential, legacy };
                 Member::Model(self.read_model(&model, inside)?)
             }
         };
@@ -476,6 +495,7 @@ impl<'a> Builder<'a> {
             group: String::new(),
             trainable: true,
             policy: Policy::default(),
+            policy_may_differ: false,
             layer,
             weights: None,
             calls: 0,
@@ -541,9 +561,23 @@ impl<'a> Builder<'a> {
             let weights = layer
                 .weights(Given { arguments: &arguments, tensors: &tensors, policy })
                 .map_err(|what| Error::new(ErrorKind::Invalid, &at, what))?;
+            // Keras: a layer has a path once it is built, which it is where it has weights of its own.
+            let is_plain = !weights.is_empty() && weights.iter().all(|weight| weight.owner.is_empty());
+            if definition.policy_may_differ && !is_plain {
+                return Err(Error::new(ErrorKind::Unsupported, at, MANY_POLICIES));
+            }
             let weights = weights.into_iter().map(|weight| weight.inside("", "", true, policy)).collect();
             definition.weights = Some(weights);
         }
+        if definition.calls > 0 && layer.keeps_states() {
+            let what = "a layer with stateful = true that is called more than once is not supported: each call would begin where the last one ended";
+            return Err(Error::new(ErrorKind::Unsupported, at, what));
+        }
+        let given_back = arguments.only_input().filter(|number| {
+            let cast = |spec: &Spec| !layer.is_operation() && is_cast(layer, policy, spec.dtype);
+            let given = Given { arguments: &arguments, tensors: &inputs, policy };
+            inputs.get(*number).is_some_and(|spec| !cast(spec)) && layer.gives_back_its_input(given)
+        });
         let call = definition.calls;
         definition.calls += 1;
         if self.plan.steps.len() >= MOST_STEPS {
@@ -554,6 +588,12 @@ impl<'a> Builder<'a> {
             ));
         }
         let outputs: Vec<usize> = outputs.into_iter().map(|spec| self.slot(spec)).collect();
+        let source = given_back.and_then(|number| self.plan.same.get(*slots.get(number)?).copied());
+        if let (Some(source), [output]) = (source, outputs.as_slice())
+            && let Some(same) = self.plan.same.get_mut(*output)
+        {
+            *same = source;
+        }
         let (inputs, slots) = (slots.to_vec(), outputs.clone());
         self.plan.steps.push(Step { layer: number, call, inputs, outputs: slots, arguments });
         Ok(outputs)
@@ -569,15 +609,6 @@ impl<'a> Builder<'a> {
             if let Some(entry) = entry {
                 entries.insert(number, entry);
                 plan.weights.layers.push(LayerWeights {
-        if definition.calls > 0 && layer.keeps_states() {
-            let what = "a layer with stateful = true that is called more than once is not supported: each call would begin where the last one ended";
-            return Err(Error::new(ErrorKind::Unsupported, at, what));
-        }
-        let given_back = arguments.only_input().filter(|number| {
-            let cast = |spec: &Spec| !layer.is_operation() && is_cast(layer, policy, spec.dtype);
-            let given = Given { arguments: &arguments, tensors: &inputs, policy };
-            inputs.get(*number).is_some_and(|spec| !cast(spec)) && layer.gives_back_its_input(given)
-        });
                     layer: definition.path.clone(),
                     class: definition.class.clone(),
                     group: definition.group,
@@ -588,12 +619,6 @@ impl<'a> Builder<'a> {
             }
             plan.layers.push(PlannedLayer {
                 path: definition.path,
-        let source = given_back.and_then(|number| self.plan.same.get(*slots.get(number)?).copied());
-        if let (Some(source), [output]) = (source, outputs.as_slice())
-            && let Some(same) = self.plan.same.get_mut(*output)
-        {
-            *same = source;
-        }
                 class: definition.class,
                 trainable: definition.trainable,
                 policy: definition.policy,

@@ -5,7 +5,7 @@ use kandle_format::{
     json::{self, Map, Value},
 };
 
-use crate::{Activation, Inner, Policy, activation::Function};
+use crate::{Activation, Inner, Policy, activation::Function, policy_map::PolicyMap};
 
 /// The settings of one layer, consumed key by key.
 ///
@@ -18,8 +18,14 @@ pub struct Fields<'a> {
     problems: Vec<Problem>,
     at: String,
     policy: Policy,
+    /// Whether a map gives what is within the layer other policies, or anything.
+    policy_may_differ: (bool, bool),
     context: Context<'a>,
 }
+
+/// What is said of a map of policies where the path it is asked for is not known.
+pub(crate) const MANY_POLICIES: &str =
+    "a DTypePolicyMap with several policies that may hold here is not supported: give the layer one policy";
 
 /// What a layer's settings alone do not say.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +53,8 @@ impl<'a> Fields<'a> {
     /// The settings `config` of the layer that errors call `at`.
     pub(crate) fn new(config: &'a Map<String, Value>, at: &str, context: Context<'a>) -> Self {
         let (taken, problems) = (BTreeSet::new(), Vec::new());
-        Self { config, taken, problems, at: at.to_owned(), policy: Policy::default(), context }
+        let (at, policy) = (at.to_owned(), Policy::default());
+        Self { config, taken, problems, at, policy, policy_may_differ: (false, false), context }
     }
 
     pub(crate) fn context(&self) -> Context<'a> {
@@ -90,6 +97,16 @@ impl<'a> Fields<'a> {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Whether the policy comes from a map that may give layers within this one others, or this one none of its own.
+    pub(crate) fn policy_may_differ(&self) -> bool {
+        self.policy_may_differ.0
+    }
+
+    /// Whether the policy comes from a map with others.
+    pub(crate) fn policy_is_by_path(&self) -> bool {
+        self.policy_may_differ.1
     }
 
     /// Everything found wrong, the keys that nobody asked for included.
@@ -306,13 +323,14 @@ impl<'a> Fields<'a> {
 
     /// The keys every layer has: its name and its dtype policy. Returns whether the layer's weights are trainable.
     pub(crate) fn common(&mut self) -> bool {
-        self.take("name");
+        let name = self.take("name").and_then(Value::as_str).unwrap_or_default();
         self.training_only(&["activity_regularizer"]);
         self.only("autocast", &true.into());
         if let Some(policy) = self.take("dtype") {
-            match Policy::read(policy) {
-                Some(policy) => self.policy = policy,
-                None => {
+            match (PolicyMap::read(policy), Policy::read(policy)) {
+                (Some(map), _) => self.policy_of(name, map),
+                (None, Some(policy)) => self.policy = policy,
+                (None, None) => {
                     let part = |key: &str| policy.get("config").and_then(|config| config.get(key));
                     let named = part("name").or_else(|| part("mode")).unwrap_or(policy).clone();
                     self.unsupported("dtype", &named, "dtypes, mixed_float16, mixed_bfloat16, int8, int4 and float8");
@@ -320,6 +338,21 @@ impl<'a> Fields<'a> {
             }
         }
         self.flag("trainable", true)
+    }
+
+    /// Takes the policy that `map` has for the layer called `name`.
+    fn policy_of(&mut self, name: &str, map: Result<PolicyMap, String>) {
+        match map.as_ref().map(|map| (map, map.policy(name))) {
+            Ok((map, Ok(policy))) => {
+                self.policy = policy.clone();
+                self.policy_may_differ = (map.may_differ(name, policy), map.has_other(policy));
+            }
+            Ok((_, Err(what))) => self.refuse(format!("dtype: {what}")),
+            Err(what) => {
+                let what = format!("dtype: {what}");
+                self.refuse(what);
+            }
+        }
     }
 }
 

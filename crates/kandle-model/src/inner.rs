@@ -1,7 +1,9 @@
 use kandle_format::{LayerConfig, ModelConfig, Problem, json::Value as Json, shown};
 
 use crate::{
-    Arguments, Call, Fields, Given, KerasLayer, Plan, Policy, Spec, Value, Weight, fields::Context, registry::class_of,
+    Arguments, Call, Fields, Given, KerasLayer, Plan, Policy, Spec, Value, Weight,
+    fields::{Context, MANY_POLICIES},
+    registry::class_of,
     run::invoke,
 };
 
@@ -18,12 +20,12 @@ pub struct Inner {
     pub policy: Policy,
     /// The layer.
     pub layer: Box<dyn KerasLayer>,
-}
-
     /// Whether it is a whole model, whose layers have policies of their own.
     pub(crate) is_model: bool,
     /// Whether it is a layer of the user's own, whatever its class is called.
     pub(crate) is_custom: bool,
+}
+
 impl Inner {
     /// The layer that the value of `key` describes. What is wrong with it is noted in `fields`.
     pub(crate) fn read(fields: &mut Fields<'_>, key: &str, value: &Json) -> Option<Self> {
@@ -59,6 +61,9 @@ impl Inner {
         let registered = class_of(config, at, context.custom).map_err(|problem| vec![problem])?;
         let mut fields = Fields::new(&config.config, at, context);
         let trainable = fields.common();
+        if fields.policy_may_differ() {
+            fields.refuse(MANY_POLICIES);
+        }
         let layer = registered.read(&mut fields);
         let policy = fields.policy().clone();
         let problems = fields.finish();

@@ -26,6 +26,7 @@ mod numeric;
 mod ops;
 mod plan;
 mod policy;
+mod policy_map;
 mod quantized;
 mod registry;
 mod run;

@@ -85,7 +85,11 @@ impl Policy {
             });
         }
         let config = value.get("config")?;
-        let text = |key: &str| config.get(key).and_then(Value::as_str);
+        // Keras: in a map without a default, null stands for the policy of the program that loads the file.
+        let text = |key: &str| match config.get(key) {
+            Some(Value::Null) => Some("float32"),
+            value => value.and_then(Value::as_str),
+        };
         match value.get("class_name")?.as_str()? {
             "DTypePolicy" | "FloatDTypePolicy" | "Policy" => Self::named(text("name")?),
             "QuantizedDTypePolicy" | "Int4DTypePolicy" => Self::quantized(text("mode")?, text("source_name")?, HISTORY),

@@ -9,7 +9,7 @@ use kandle_format::{ErrorKind, LayerConfig, Problem, json::Value as Json, shown}
 use super::simple_rnn::SimpleRnnCell;
 use crate::{
     Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight,
-    fields::Context,
+    fields::{Context, MANY_POLICIES},
     layers::cannot,
     numeric::{cast, storage},
     registry::class_of,
@@ -161,6 +161,9 @@ impl<T> Inside<T> {
         };
         let mut fields = Fields::new(&config.config, &at, context);
         let trainable = fields.common();
+        if fields.policy_may_differ() {
+            fields.refuse(MANY_POLICIES);
+        }
         if fields.policy().quantization.is_some() {
             fields.refuse("a quantized dtype policy is not supported for this layer");
         }
@@ -199,14 +202,14 @@ impl<T> Inside<T> {
     }
 }
 
-/// A cell inside another layer: what the key `cell` describes.
-pub(super) type InnerCell = Inside<Box<dyn Cell>>;
-
 /// `xs` in the arithmetic dtype of `policy`, rounded to its compute dtype.
 pub(super) fn cast_for(policy: &Policy, xs: &Tensor) -> Result<Tensor> {
     let rounded = if policy.compute.is_float() { xs.to_dtype(storage(policy.compute)?)? } else { xs.clone() };
     rounded.to_dtype(storage(policy.arithmetic())?)
 }
+
+/// A cell inside another layer: what the key `cell` describes.
+pub(super) type InnerCell = Inside<Box<dyn Cell>>;
 
 /// The stand-in for a cell that could not be read.
 impl Default for InnerCell {
