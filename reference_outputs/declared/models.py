@@ -370,7 +370,7 @@ def _(rng):
         layers.Dense(2, name="dense_1", dtype=policies())(xs),
         layers.Dense(2, name="dense_12", dtype=policies())(xs),
         layers.LayerNormalization(name="my_norm", dtype=policies())(xs),
-        layers.LSTM(2, name="lstm", dtype=by_path("mixed_float16", dense="float32"))(keras.ops.expand_dims(xs, 1)),
+        layers.LSTM(2, name="lstm", dtype=by_path("mixed_float16", dense="float32"))(layers.RepeatVector(2)(xs)),
         inner(xs),
     ]
     return keras.Model(xs, outputs), [normal(rng, 4, 3)]
