@@ -437,6 +437,14 @@ for mode in ["int8", "int4", "float8"]:
         lambda: sequential(layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"), shape=(3, 8)),
         lambda rng: normal(rng, 2, 3, 8),
     )
+# Each step of what quantizes the inputs is rounded to bfloat16.
+declare_quantized("dense_bfloat16", "int8", lambda: sequential(layers.Dense(6, dtype="mixed_bfloat16"), shape=(9,)), lambda rng: 3 * normal(rng, 8, 9))
+declare_quantized(
+    "einsum_dense_bfloat16",
+    "int8",
+    lambda: sequential(layers.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d", dtype="mixed_bfloat16"), shape=(4, 9)),
+    lambda rng: 3 * normal(rng, 2, 4, 9),
+)
 for mode in ["int8", "int4"]:
     declare_quantized(
         "embedding",

@@ -150,6 +150,9 @@ graph(
         *(classes.Conjugate()(xs) for xs in (x, i, -x)),
         *(ops.conj(xs) for xs in (x, i)),
         *(ops.real(xs) for xs in (x, i, x[:, ::2])),
+        *(ops.imag(xs) for xs in (x, x[:, ::2])),
+        *(ops.empty_like(xs) for xs in (x, x[:, :2])),
+        *(ops.ndim(xs) for xs in (x, i)),
         *(ops.fabs(xs) for xs in (x, i)),
         ops.angle(x),
         *(ops.stop_gradient(xs) for xs in (x, i, x[:, :2])),
@@ -479,4 +482,30 @@ graph(
     without_jax="JAX reads other places beyond the edge",
     looser=20.0,
     because="the places that are read are computed in float32",
+)
+graph(
+    "factors",
+    "A row left where it was, or a sign of the order of rows lost.",
+    lambda x, y: [
+        *(part for xs in (x, y, x @ y) for part in ops.lu_factor(xs)),
+        *(part for xs in (y, x @ y) for part in ops.slogdet(xs)),
+    ],
+    lambda rng: normal(rng, 2, 4, 4) + 2 * np.eye(4, dtype="float32")[[1, 0, 3, 2]],
+    lambda rng: normal(rng, 2, 4, 4) + 2 * np.eye(4, dtype="float32"),
+)
+CORNERS = np.array([[[0, 0], [5, 0], [0, 6], [5, 6]], [[1, 0], [4, 1], [0, 5], [5, 5]]], "float32")
+graph(
+    "images_alike",
+    "A window of another width, or points taken for rows and columns.",
+    lambda x, y, p, q: [
+        ops.image.ssim(x, y, filter_size=3),
+        ops.image.ssim(x, x * 0.5 + y * 0.5, max_val=1.0, filter_size=5, filter_sigma=0.8),
+        ops.image.perspective_transform(x, p, q, fill_value=0.25),
+        ops.image.perspective_transform(y, q, p),
+    ],
+    image,
+    image,
+    CORNERS,
+    CORNERS + np.array([[[0.3, 0.2], [-0.4, 0.5], [0.1, -0.6], [0.45, 0.35]]], "float32"),
+    truth=False,  # the places that are read are computed in float32
 )

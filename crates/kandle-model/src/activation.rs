@@ -385,7 +385,14 @@ fn below_largest(xs: &Tensor) -> Result<Tensor> {
 ///
 /// Keras: τ = (Σ Sⱼ over the support − 1) / k. The sparsemax of Martins and Astudillo (2016) has Sₖ there, so that the
 /// result sums to 1; Keras's does so only where k is 1. `[4, 4, 0]` gives `[0, 0, 0]`, not `[0.5, 0.5, 0]`.
+///
+/// # Errors
+/// Where a number is NaN: what comes out depends on where TensorFlow's own steps of sorting leave it.
 fn sparsemax(xs: &Tensor) -> Result<Tensor> {
+    let known = xs.detach().eq(&xs.detach())?.flatten_all()?;
+    if known.elem_count() > 0 && known.min(0)?.to_scalar::<u8>()? == 0 {
+        bail!("a sparsemax of NaN has no order that could be reproduced");
+    }
     let (sorted, _) = xs.contiguous()?.sort_last_dim(false)?;
     let counts = Tensor::arange(1, u32::try_from(xs.dim(D::Minus1)?)? + 1, xs.device())?.to_dtype(xs.dtype())?;
     // candle's own cumsum is a product with zeros and ones, which makes NaN of infinities.
