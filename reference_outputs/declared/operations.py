@@ -487,7 +487,7 @@ graph(
     "factors",
     "A row left where it was, or a sign of the order of rows lost.",
     lambda x, y: [
-        *(part for xs in (x, y, x @ y) for part in ops.lu_factor(xs)),
+        *(part for xs in (x[0], y[0], x[1]) for part in ops.lu_factor(xs)),
         *(part for xs in (y, x @ y) for part in ops.slogdet(xs)),
     ],
     lambda rng: normal(rng, 2, 4, 4) + 2 * np.eye(4, dtype="float32")[[1, 0, 3, 2]],
