@@ -349,7 +349,7 @@ fn what_is_not_reproduced_is_refused() {
             error: || {
                 refused(with_config(DENSE, |config| config["config"]["layers"][1]["module"] = json!("other.layers")))
             },
-            says: "model › layer \"dense\" (Dense): this class is not Keras's own: it comes from other.layers: register a layer for it",
+            says: "model › layer \"dense\" (Dense): this class is not Keras's own: it comes from other.layers",
         },
         Case {
             is: "Keras 2",

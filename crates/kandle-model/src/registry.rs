@@ -202,9 +202,7 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     let found = find(&layer.class).filter(|found| found.family != Family::Applications || module.is_some());
     let foreign = module.filter(|module| module.split('.').next() != Some("keras"));
     match (found, foreign) {
-        (_, Some(module)) => {
-            refuse(format!("this class is not Keras's own: it comes from {}: register a layer for it", shown(module)))
-        }
+        (_, Some(module)) => refuse(format!("this class is not Keras's own: it comes from {}", shown(module))),
         (Some(found), None) => Ok(Class { read: found.how, operation, custom: false }),
         (None, None) => {
             refuse("this layer class is not supported: if it is your own, register a layer for it".to_owned())
