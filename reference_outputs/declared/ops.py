@@ -14,7 +14,7 @@ RULES_OF_OPS |= dict.fromkeys(
     All Argmax Argmin Max Min Amax Amin Sort Argsort OneHot Flip Roll Tile Repeat BroadcastTo Take TakeAlongAxis Pad
     ZerosLike OnesLike Clip Relu SwapAxes Moveaxis Tril Triu Unstack Shape Ravel TopK Copy StopGradient Arange
     Identity ArraySplit FullLike Full ConvertToTensor Nanmax Nanmin Nanargmax Nanargmin View Array EmptyLike Imag Ndim
-    Nonzero Unique UnravelIndex Argpartition Nextafter Unfold CTCDecode MatrixRank""".split(),
+    Nonzero Unique UnravelIndex Argpartition Nextafter Unfold MatrixRank""".split(),
     "copy",
 ) | dict.fromkeys(
     """Exp Log Log1p Expm1 Tanh Sigmoid Softmax LogSoftmax Gelu Mean Var Std Rsqrt Sin Cos Logsumexp Silu Softplus
@@ -23,12 +23,12 @@ RULES_OF_OPS |= dict.fromkeys(
     "elementwise",
 ) | dict.fromkeys(
     """Matmul Einsum Dot Tensordot Sum Prod Norm Cumprod Conv Nansum Nanprod Nancumprod Correlate Corrcoef FFT FFT2 IFFT2
-    RFFT IRFFT STFT ISTFT Vander PSNR CTCLoss SSIM ScaleAndTranslate""".split(),
+    RFFT IRFFT STFT ISTFT Vander PSNR CTCLoss CTCDecode ScaleAndTranslate""".split(),
     "contraction",
 ) | dict.fromkeys(
     # Many steps, each of which rounds.
     """Logspace Geomspace Det Slogdet Logdet Inv Cholesky CholeskyInverse Solve SolveTriangular Qr SVD Pinv Lstsq LuFactor
-    PerspectiveTransform""".split(),
+    PerspectiveTransform SSIM""".split(),
     "deep",
 )
 
