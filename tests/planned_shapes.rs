@@ -85,10 +85,15 @@ fn run(folder: &Path) -> (usize, Vec<String>) {
 }
 
 /// The classes whose rule for what comes out is not what comes out in Keras either, and how.
-const PLANNED_OTHERWISE: [(&str, &str); 4] = [
+const PLANNED_OTHERWISE: [(&str, &str); 9] = [
     ("MultiHot", "the dtype of the ids is planned, floats come out; an axis too many goes where there is only one"),
     ("SearchSorted", "int64 is planned where the length is not known, and int32 comes out"),
     ("Squeeze", "an axis of unknown size is planned to stay, and goes when its size is 1"),
+    ("Linspace", "floats are planned also where integers are asked for"),
+    ("Corrcoef", "the shape of the numbers is planned, and a square of their rows comes out"),
+    ("Slogdet", "one number is planned for all matrices, and one for each comes out"),
+    ("LuFactor", "the order of rows is planned in the dtype of the numbers, and comes out as int32"),
+    ("Ndim", "a tensor of as many numbers as there are axes is planned, and their count comes out"),
     ("RandomCrop", "the size to crop to is planned, and at inference nothing is cropped"),
 ];
 
