@@ -2,10 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{
-    matrices::multiply,
-    window::{Padding, Table, Window, channels_last},
-};
+use super::window::{Padding, Table, Window, channels_last};
 
 /// How many numbers the patches of a tile hold at most (4 MiB of float32): the memory of one tile serves the next.
 const TILE: usize = 1 << 20;
@@ -86,11 +83,11 @@ fn product(patches: &Tensor, kernel: &Tensor, groups: usize) -> Result<Tensor> {
     let (inner, filters) = (channels / groups, kernel.dim(candle_core::D::Minus1)?);
     let kernel = kernel.contiguous()?;
     if groups == 1 {
-        return multiply(&patches.reshape((rows, taps * channels))?, &kernel.reshape((taps * channels, filters))?);
+        return patches.reshape((rows, taps * channels))?.matmul(&kernel.reshape((taps * channels, filters))?);
     }
     let by_group = patches.reshape((rows, taps, groups, inner))?.permute((2, 0, 1, 3))?.contiguous()?;
     let kernel = kernel.reshape((taps * inner, groups, filters / groups))?.permute((1, 0, 2))?.contiguous()?;
-    let products = multiply(&by_group.reshape((groups, rows, taps * inner))?, &kernel)?;
+    let products = by_group.reshape((groups, rows, taps * inner))?.matmul(&kernel)?;
     products.permute((1, 0, 2))?.contiguous()?.reshape((rows, filters))
 }
 
@@ -162,7 +159,7 @@ pub(crate) fn transposed(
     let axes = axes.map(|((size, window), (length, crop))| Table::axis(*window, *size, *crop, *length));
     let table = Table::of(axes.collect::<Result<_>>()?)?;
     let kernel = kernel.contiguous()?.reshape((table.taps * filters, channels))?;
-    let products = multiply(&xs.contiguous()?.reshape((batch * table.windows, channels))?, &kernel.t()?)?;
+    let products = xs.contiguous()?.reshape((batch * table.windows, channels))?.matmul(&kernel.t()?)?;
     let products = products.reshape((batch, table.windows * table.taps, filters))?;
     // What falls outside the output is added to one cell more, which is left behind.
     let zeros = Tensor::zeros((batch, table.cells + 1, filters), xs.dtype(), xs.device())?;

@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, fmt};
 
 use candle_core::{Result, Tensor, bail};
 
-use super::matrices::multiply;
-
 /// The subscripts of `einsum`, read but not yet bound to operands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Equation {
@@ -297,7 +295,7 @@ impl Labelled {
             let left = self.ordered(&[batch.as_slice(), &left, &summed].concat())?.reshape((outer, rows, inner))?;
             let right =
                 other.ordered(&[batch.as_slice(), &summed, &right].concat())?.reshape((outer, inner, columns))?;
-            multiply(&left, &right)?
+            left.matmul(&right)?
         };
         Ok(Self { tensor: tensor.reshape(dims)?, labels })
     }
@@ -325,7 +323,7 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         // One product instead of one a matrix of the batch.
         let inner = b.dim(0)?;
         let rows = a.dims().iter().rev().skip(1).product::<usize>();
-        return multiply(&a.reshape((rows, inner))?, &b)?.reshape(dims);
+        return a.reshape((rows, inner))?.matmul(&b)?.reshape(dims);
     }
     a.broadcast_matmul(&b)?.reshape(dims)
 }
@@ -380,7 +378,7 @@ pub(crate) fn tensordot(a: &Tensor, b: &Tensor, of_a: &[usize], of_b: &[usize]) 
     let (rows, inner, columns) = (sizes(a, &left)?, sizes(a, of_a)?, sizes(b, &right)?);
     let a = a.permute([&left, of_a].concat())?.contiguous()?.reshape((rows, inner))?;
     let b = b.permute([of_b, &right].concat())?.contiguous()?.reshape((inner, columns))?;
-    multiply(&a, &b)?.reshape(dims)
+    a.matmul(&b)?.reshape(dims)
 }
 
 /// The shape of [`tensordot`]'s result, unknown where an axis is.

@@ -6,7 +6,6 @@
 pub(crate) mod convolution;
 pub(crate) mod einsum;
 pub(crate) mod fourier;
-pub(crate) mod matrices;
 pub(crate) mod pooling;
 pub(crate) mod resize;
 pub(crate) mod window;

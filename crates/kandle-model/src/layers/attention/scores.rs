@@ -4,7 +4,6 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use crate::{
     Policy, activation,
-    math::matrices::multiply,
     numeric::{constant_like, rounded, wide},
 };
 
@@ -77,7 +76,7 @@ pub(super) fn project(
     let (rows, inner, columns): (usize, usize, usize) =
         (outer.iter().product(), summed.iter().product(), made.iter().product());
     let kernel = kernel.reshape((inner, columns))?;
-    let mut ys = rounded(&multiply(&xs.contiguous()?.reshape((rows, inner))?, &kernel)?, policy)?;
+    let mut ys = rounded(&xs.contiguous()?.reshape((rows, inner))?.matmul(&kernel)?, policy)?;
     if let Some(bias) = bias {
         ys = rounded(&ys.broadcast_add(&bias.reshape((1, columns))?)?, policy)?;
     }

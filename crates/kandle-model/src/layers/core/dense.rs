@@ -12,7 +12,6 @@ use kandle_format::{Dtype, Problem};
 use crate::{
     Activation, Call, Fields, Given, KerasLayer, Layout, Masking, Quantization, Spec, Value, Weight,
     layers::{cannot, one},
-    math::matrices::multiply,
     numeric::cast,
     quantized::{Quantized, dequantized, integer_product, through_float8, unpack_int4},
 };
@@ -128,8 +127,8 @@ impl Dense {
         let mut bias = if self.use_bias { Some(call.weight(1)?.clone()) } else { None };
         let ys = match &self.quantized {
             None => match self.lora {
-                None => multiply(xs, &kernel.t()?)?,
-                Some(_) => multiply(xs, &(kernel.t()? + self.lora_product(call)?)?)?,
+                None => xs.matmul(&kernel.t()?)?,
+                Some(_) => xs.matmul(&(kernel.t()? + self.lora_product(call)?)?)?,
             },
             Some(Quantized { mode: Quantization::Int8, inputs }) => {
                 integer_product(xs, *inputs, kernel, call.weight(after)?, call.given.policy())?

@@ -11,7 +11,6 @@ use crate::{
     Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight,
     fields::{Context, MANY_POLICIES},
     layers::cannot,
-    math::matrices::multiply,
     numeric::{cast, storage},
     registry::class_of,
     run::prepared_weight,
@@ -107,7 +106,7 @@ pub(super) fn product(xs: &Tensor, kernel: &Tensor, transposed: bool) -> Result<
     if features != expected {
         bail!("input has {features} features, kernel expects {expected}")
     }
-    multiply(xs, &kernel)
+    xs.matmul(&kernel)
 }
 
 /// Weight number `index` of a cell.
