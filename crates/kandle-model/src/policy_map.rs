@@ -1,8 +1,8 @@
 //! `keras.dtype_policies.DTypePolicyMap`: dtype policies by the paths of layers.
 //!
 //! The policy of a path is that of the key which is the path, or else of the only key that matches all of it as a regular
-//! expression, or else the default. Of regular expressions letters, `.`, classes, `\d`, `\w`, `\s` and `*`, `+`, `?` behind
-//! one of these are understood: `encoder_\d+` is `encoder_12`, and no `encoder`.
+//! expression, or else the default. `encoder_\d+` is `encoder_12`, and no `encoder`. What Python reads otherwise than
+//! the regex-lite crate (looking ahead, references back, possessive repetition) is refused.
 //!
 //! Keras: once a file is loaded, the path of a layer is its name, also in a model within, and that of a layer within a layer
 //! (a cell, a head of attention) begins with the name of the outer one; but legacy files put the name of a Sequential model
@@ -14,6 +14,8 @@ use kandle_format::{
     json::{self, Value},
     shown,
 };
+
+use regex_lite::Regex;
 
 use crate::Policy;
 
@@ -61,10 +63,11 @@ impl PolicyMap {
         }
         let mut found: Option<&(String, Policy)> = None;
         for entry in &self.entries {
-            let pattern = Pattern::read(&entry.0).ok_or_else(|| {
+            // `\w` is of ASCII letters here, and of all in Python.
+            let pattern = whole(&entry.0).filter(|_| path.is_ascii()).ok_or_else(|| {
                 format!("\"{}\" is a regular expression that is not supported: spell the paths out", shown(&entry.0))
             })?;
-            if pattern.matches(path) {
+            if pattern.is_match(path) {
                 if let Some(before) = found {
                     return Err(format!(
                         "\"{}\" and \"{}\" both match \"{}\"",
@@ -89,7 +92,16 @@ impl PolicyMap {
         let within = format!("{name}/");
         let reaches = |key: &str| match key.find(|letter: char| !is_plain(letter)) {
             None => key.starts_with(&within),
-            Some(end) => key.get(..end).is_none_or(|start| within.starts_with(start) || start.starts_with(&within)),
+            // One side of an alternative may begin with anything.
+            Some(_) if key.contains('|') => true,
+            Some(end) => {
+                // The letter before may be there or not.
+                let repeated = key.get(end..).is_some_and(|rest| rest.starts_with(['*', '?', '{']));
+                let start: Vec<char> = key.chars().take_while(|letter| is_plain(*letter)).collect();
+                let certain = start.len() - usize::from(repeated && !start.is_empty());
+                let start: String = start.into_iter().take(certain).collect();
+                within.starts_with(&start) || start.starts_with(&within)
+            }
         };
         self.default != *policy || self.entries.iter().any(|(key, other)| other != policy && reaches(key))
     }
@@ -100,110 +112,15 @@ fn is_plain(letter: char) -> bool {
     !r"\.^$*+?{}[]|()".contains(letter)
 }
 
-/// A regular expression: what may stand one after another.
-struct Pattern(Vec<Part>);
-
-/// One letter, or several of a kind.
-struct Part {
-    letters: Letters,
-    optional: bool,
-    repeated: bool,
-}
-
-enum Letters {
-    Any,
-    Of { ranges: Vec<(char, char)>, others: bool },
-}
-
-impl Letters {
-    fn has(&self, letter: char) -> bool {
-        match self {
-            Self::Any => letter != '\n',
-            Self::Of { ranges, others } => ranges.iter().any(|(from, to)| (*from..=*to).contains(&letter)) != *others,
-        }
+/// The regular expression `key`, which has to match all of a path; `None` where Python may read it otherwise.
+///
+/// Python's own are these: sequences that may not be given back (`a*+`), and sets within brackets that are letters there.
+fn whole(key: &str) -> Option<Regex> {
+    let otherwise = ["*+", "++", "?+", "}+", "**", "+*", "?*", "&&", "--", "~~", "[["];
+    if !key.is_ascii() || otherwise.iter().any(|text| key.contains(text)) {
+        return None;
     }
-
-    /// What stands behind a backslash.
-    fn escaped(letter: char) -> Option<Vec<(char, char)>> {
-        match letter {
-            'd' => Some(vec![('0', '9')]),
-            'w' => Some(vec![('a', 'z'), ('A', 'Z'), ('0', '9'), ('_', '_')]),
-            's' => Some(vec![(' ', ' '), ('\t', '\r')]),
-            letter if letter.is_ascii_punctuation() => Some(vec![(letter, letter)]),
-            _ => None,
-        }
-    }
-
-    /// What stands between brackets.
-    fn class(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Self> {
-        let others = letters.next_if_eq(&'^').is_some();
-        let mut ranges = Vec::new();
-        loop {
-            match letters.next()? {
-                ']' if !ranges.is_empty() => return Some(Self::Of { ranges, others }),
-                '[' | ']' => return None,
-                '\\' => ranges.extend(Self::escaped(letters.next()?)?),
-                from => {
-                    if letters.next_if_eq(&'-').is_none() {
-                        ranges.push((from, from));
-                        continue;
-                    }
-                    match letters.next()? {
-                        ']' => {
-                            return Some(Self::Of {
-                                ranges: [ranges, vec![(from, from), ('-', '-')]].concat(),
-                                others,
-                            });
-                        }
-                        to if to.is_ascii_alphanumeric() && from <= to => ranges.push((from, to)),
-                        _ => return None,
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Pattern {
-    /// `None` where it is not understood.
-    fn read(text: &str) -> Option<Self> {
-        let mut letters = text.chars().peekable();
-        let mut parts = Vec::new();
-        while let Some(letter) = letters.next() {
-            let set = match letter {
-                '.' => Letters::Any,
-                '[' => Letters::class(&mut letters)?,
-                '\\' => Letters::Of { ranges: Letters::escaped(letters.next()?)?, others: false },
-                letter if is_plain(letter) => Letters::Of { ranges: vec![(letter, letter)], others: false },
-                _ => return None,
-            };
-            let sign = letters.next_if(|letter| matches!(letter, '*' | '+' | '?'));
-            let (optional, repeated) = (matches!(sign, Some('*' | '?')), matches!(sign, Some('*' | '+')));
-            parts.push(Part { letters: set, optional, repeated });
-        }
-        Some(Self(parts))
-    }
-
-    /// Whether it matches all of `text`.
-    fn matches(&self, text: &str) -> bool {
-        // After each part: how much of the text the parts so far may stand for, from nothing to all of it.
-        let mut reached: Vec<bool> = std::iter::once(true).chain(text.chars().map(|_| false)).collect();
-        for part in &self.0 {
-            let (mut before, mut within) = (false, false);
-            let letters = std::iter::once(None).chain(text.chars().map(Some));
-            reached = reached
-                .iter()
-                .zip(letters)
-                .map(|(here, letter)| {
-                    let starts = before || (part.repeated && within);
-                    within = starts && letter.is_some_and(|letter| part.letters.has(letter));
-                    before = *here;
-                    within || (part.optional && *here)
-                })
-                .collect();
-        }
-        reached.last().is_some_and(|all| *all)
-    }
+    Regex::new(&format!("^(?:{key})$")).ok()
 }
 
 #[cfg(test)]
@@ -211,7 +128,7 @@ mod tests {
     use kandle_format::Dtype;
     use serde_json::json;
 
-    use super::{Pattern, PolicyMap};
+    use super::{PolicyMap, whole};
 
     #[test]
     fn a_pattern_matches_the_whole_path() {
@@ -228,12 +145,16 @@ mod tests {
             ("a*ab", "aaab", Some(true)),
             (r"a\.b", "a.b", Some(true)),
             (r"a\.b", "axb", Some(false)),
-            ("(a|b)", "a", None),
-            ("a{2}", "aa", None),
+            ("(a|ab)(c|bcd)", "abcd", Some(true)),
+            ("a|b", "ab", Some(false)),
+            ("a{2}", "aa", Some(true)),
+            ("a*+a", "aa", None),
             ("a**", "aa", None),
-            (r"\bx", "x", None),
+            ("(?=a)a", "a", None),
+            (r"(a)\1", "aa", None),
+            ("[", "[", None),
         ] {
-            assert_eq!(Pattern::read(pattern).map(|pattern| pattern.matches(path)), expected, "{pattern} on {path}");
+            assert_eq!(whole(pattern).map(|pattern| pattern.is_match(path)), expected, "{pattern} on {path}");
         }
     }
 
@@ -249,6 +170,19 @@ mod tests {
         assert_eq!(compute("c"), Ok(Dtype::Float32));
         assert_eq!(compute("abb"), Err(r#""a.*" and "ab+" both match "abb""#.to_owned()));
         assert!(map.may_differ("a", &map.default) && !map.may_differ("c", &map.default));
+        // What lies within "a" may match a key whose first letters it has not.
+        for (key, name, expected) in [
+            ("ab*/x", "a", true),
+            ("b|a/.*", "a", true),
+            ("ab+/x", "a", false),
+            (r"a\d*/x", "a", true),
+            ("b.*", "a", false),
+        ] {
+            let entries = json!({key: policy("float16")});
+            let config = json!({"default_policy": policy("float32"), "policy_map": entries});
+            let map = PolicyMap::read(&json!({"class_name": "DTypePolicyMap", "config": config})).unwrap().unwrap();
+            assert_eq!(map.may_differ(name, &map.default), expected, "{key} within {name}");
+        }
         assert!(map.may_differ("c", map.policy("a").unwrap()) && map.has_other(&map.default));
         assert!(PolicyMap::read(&policy("float16")).is_none());
     }
