@@ -20,7 +20,8 @@ RULES_OF_OPS |= dict.fromkeys(
     "copy",
 ) | dict.fromkeys(
     """Angle Arccos Arccosh Arcsin Arcsinh Arctan Arctanh AveragePool BatchNorm BinaryCrossentropy Cbrt
-    CategoricalCrossentropy Celu Cosh Deg2rad Rad2deg Reciprocal Divide TrueDivide Cross Erfc Erfinv Exp2 GaussianBlur Glu HSVToRGB HardSilu Hypot Kron LayerNorm Log10
+    CategoricalCrossentropy Celu Cosh Cross Deg2rad Erfc Erfinv Exp2 GaussianBlur Glu HSVToRGB HardSilu Hypot Kron LayerNorm
+    Log10 Rad2deg Reciprocal TrueDivide
     Log2 LogSigmoid Logaddexp Logaddexp2 Mish Moments RGBToGrayscale RGBToHSV RMSNorm Selu Sinc Sinh SobelEdges Softsign
     SparseCategoricalCrossentropy SparsePlus SparseSigmoid Sparsemax Squareplus Tan TanhShrink AffineTransform
     MapCoordinates Resize""".split(),
