@@ -4,7 +4,7 @@ use candle_core::{D, DType, Result, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem, json::Value};
 
 use crate::{
-    Family, Fields, Inner, Policy, Spec,
+    Family, Fields, Inner, Policy, Spec, dialect,
     numeric::{cast, constant_like, times, wide},
     registry,
 };
@@ -45,6 +45,8 @@ pub enum Function {
     SparseSigmoid,
     Exponential,
     HardSigmoid,
+    /// `hard_sigmoid` of Keras 1 and 2.
+    OldHardSigmoid,
     HardSilu,
     HardTanh,
     HardShrink,
@@ -89,6 +91,9 @@ const NAMES: &[(&str, Function)] = &[
     ("sparsemax", Function::Sparsemax),
 ];
 
+/// What names stood for in Keras 1 and 2 where that was something else.
+const OLD_NAMES: &[(&str, Function)] = &[("hard_sigmoid", Function::OldHardSigmoid)];
+
 /// Slope of `leaky_relu` as a name. Keras: the LeakyReLU layer's default is 0.3.
 const LEAKY_SLOPE: f64 = 0.2;
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
@@ -98,7 +103,7 @@ impl Activation {
     /// The activation that the value of `key` stands for: a name, a serialized function of Keras's own, or a layer.
     /// What is not understood is noted in `fields`.
     pub(crate) fn read(fields: &mut Fields<'_>, key: &str, value: &Value) -> Self {
-        if let Some(function) = Function::read(value) {
+        if let Some(function) = Function::read(value, fields.keras_major()) {
             return Self::Function(function);
         }
         let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
@@ -168,8 +173,8 @@ impl Activation {
 }
 
 impl Function {
-    /// The function a configuration value stands for: a name, or a serialized function that is Keras's own.
-    fn read(value: &Value) -> Option<Self> {
+    /// The function a configuration value of Keras `major` stands for: a name, or a serialized function that is Keras's own.
+    fn read(value: &Value, major: u32) -> Option<Self> {
         let name = match value {
             Value::String(name) => name,
             object => {
@@ -181,7 +186,8 @@ impl Function {
                 text("config").filter(|_| own && function)?
             }
         };
-        NAMES.iter().find(|entry| entry.0 == name).map(|entry| entry.1)
+        let old = if dialect::is_legacy(major) { OLD_NAMES } else { &[] };
+        old.iter().chain(NAMES).find(|entry| entry.0 == name).map(|entry| entry.1)
     }
 
     /// Every name Keras has for an activation, aliases included.
@@ -192,7 +198,7 @@ impl Function {
     /// The name Keras writes: `relu`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|entry| entry.1 == self).map_or("", |entry| entry.0)
+        NAMES.iter().chain(OLD_NAMES).find(|entry| entry.1 == self).map_or("", |entry| entry.0)
     }
 
     /// Shape and dtype of what comes out: those of what goes in, but for `glu`, which halves the last axis.
@@ -261,6 +267,7 @@ impl Function {
             Self::LeakyRelu => leaky_relu(xs, LEAKY_SLOPE),
             Self::HardTanh => clip(xs, -1.0, 1.0),
             Self::HardSigmoid => hard_sigmoid(xs),
+            Self::OldHardSigmoid => old_hard_sigmoid(xs),
             Self::HardSilu => xs * hard_sigmoid(xs)?,
             // Keras: NaN is not beyond the threshold and becomes 0.
             Self::HardShrink => xs.abs()?.gt(0.5)?.where_cond(xs, &xs.zeros_like()?),
@@ -335,9 +342,14 @@ pub(crate) fn clip(xs: &Tensor, least: f64, most: f64) -> Result<Tensor> {
     above.gt(most)?.where_cond(&constant_like(xs, most)?, &above)
 }
 
-/// Keras: `relu6(x + 3) / 6`. Keras 1 and 2 have another function of this name, `clip(0.2x + 0.5, 0, 1)`.
+/// Keras: `relu6(x + 3) / 6`. Keras 1 and 2 have [another](old_hard_sigmoid) function of this name.
 fn hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
     clip(&(xs + 3.0)?, 0.0, 6.0)? / constant_like(xs, 6.0)?
+}
+
+/// Keras 1 and 2: `clip(0.2x + 0.5, 0, 1)`.
+fn old_hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
+    clip(&((xs * constant_like(xs, 0.2)?)? + 0.5)?, 0.0, 1.0)
 }
 
 fn sigmoid(xs: &Tensor) -> Result<Tensor> {

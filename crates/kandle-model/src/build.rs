@@ -7,12 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use kandle_format::{Dtype, Error, ErrorKind, LayerConfig, ModelConfig, Problem, Result, shown};
 
 use crate::{
-    Input, KerasLayer, ModelCall, Plan, Policy, Spec,
+    Input, KerasLayer, ModelCall, Plan, Policy, Spec, dialect,
     fields::{Context, Fields, MANY_POLICIES},
     graph::{Graph, History},
     plan::{GroupNames, place, read_input, shape},
     registry::class_of,
+    weights::LegacyMember,
 };
+
+/// The newest version of Keras whose files are read.
+const NEWEST: u32 = 3;
 
 /// A model, the outermost or one inside it, with its layers read.
 struct Scope {
@@ -66,7 +70,10 @@ struct Definition {
     path: String,
     class: String,
     group: String,
+    /// Whether it and all that it is in are trainable.
     trainable: bool,
+    /// Whether it is, taken by itself.
+    own_trainable: bool,
     policy: Policy,
     /// Whether a map gives what is within it other policies, or itself another where it builds nothing.
     policy_may_differ: bool,
@@ -92,8 +99,11 @@ struct Within<'a> {
     trainable: bool,
     /// Whether that model is a Sequential.
     sequential: bool,
-    /// Numbers of the legacy group the layer's weights lie in, but for the outermost model's own layers.
+    /// The legacy group that the layer's weights lie in, but for the outermost model's own layers.
     legacy: Option<usize>,
+    /// The models around the layer in that group, from the outside: the group in the weight store tells them apart, and
+    /// whether they are trainable. The one that the group is named after is left out.
+    around: &'a [(String, bool)],
 }
 
 pub(crate) struct Builder<'a> {
@@ -109,7 +119,9 @@ pub(crate) struct Builder<'a> {
 /// The layers whose weights lie in one group of a legacy file.
 struct LegacyMembers {
     name: String,
-    definitions: Vec<usize>,
+    /// Whether the model that it is named after, if it is one, is trainable.
+    trainable: bool,
+    members: Vec<LegacyMember>,
 }
 
 impl<'a> Builder<'a> {
@@ -123,15 +135,15 @@ impl<'a> Builder<'a> {
             problems: Vec::new(),
             plan: Plan { name: config.name.clone(), ..Plan::default() },
         };
-        if config.keras_major() != 3 {
+        if config.keras_major() > NEWEST {
             let version = config.keras_version.as_deref().map_or_else(|| "1".to_owned(), shown);
-            let what = format!("written by Keras {version}, only files of Keras 3 are supported yet");
+            let what = format!("written by Keras {version}, only files of Keras 1 to {NEWEST} are supported");
             builder.problems.push(Problem::new(ErrorKind::Unsupported, &config.at, what));
         }
         let sequential = config.class == "Sequential";
-        let outermost = Within { path: "", group: "", trainable: true, sequential, legacy: None };
+        let outermost = Within { path: "", group: "", trainable: true, sequential, legacy: None, around: &[] };
         let root = builder.read_model(config, outermost);
-        if config.keras_major() != 3 {
+        if config.keras_major() > NEWEST {
             // Settings of other versions have other names: what seems wrong with them is not said.
             builder.problems.retain(|problem| problem.kind == ErrorKind::Unsupported);
         }
@@ -152,6 +164,14 @@ impl<'a> Builder<'a> {
 
     /// Reads a model and all that is in it. Everything wrong is noted, for all layers.
     fn read_model(&mut self, config: &ModelConfig, within: Within<'_>) -> Option<usize> {
+        let config = match dialect::model(config, &mut self.problems) {
+            Ok(config) => config,
+            Err(error) => {
+                self.problems.extend(error.problems().cloned());
+                return None;
+            }
+        };
+        let config = config.as_ref();
         let sequential = config.class == "Sequential";
         let functional = !sequential && config.config.contains_key("output_layers");
         if let Some(custom) = config.registered_name.as_deref().filter(|name| name.contains('>')) {
@@ -232,15 +252,16 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
-        // Keras: operations own nothing and take no number.
+        // Keras: operations own nothing and take no number. What was saved before is not saved again; but it takes its number,
+        // in Keras 3.
         let operation = class.is_some_and(|class| class.is_operation());
-        let name = if operation { String::new() } else { groups.next(&layer.class) };
-        // Keras: what was saved before is not saved again, but takes its number.
+        let known = layer.shared_object_id.is_some_and(|id| self.shared.contains_key(&id));
+        let takes_number =
+            !operation && !(known && dialect::is_legacy(kandle_format::keras_major(self.context.keras_version)));
+        let name = if takes_number { groups.next(&layer.class) } else { String::new() };
         if let Some(known) = layer.shared_object_id.and_then(|id| self.shared.get(&id)).cloned() {
-            if let (Member::Layer(definition), Some(legacy)) = (&known, within.legacy)
-                && let Some(legacy) = self.legacy.get_mut(legacy)
-            {
-                legacy.definitions.push(*definition);
+            if let (Member::Layer(definition), Some(_)) = (&known, within.legacy) {
+                self.in_legacy(*definition, &layer.name, within);
             }
             return Some(known);
         }
@@ -249,7 +270,8 @@ impl<'a> Builder<'a> {
             Some(class) => {
                 let context = Context { group: &group, ..self.context };
                 let mut fields = Fields::new(&layer.config, at, context);
-                let trainable = fields.common() && within.trainable;
+                let own_trainable = fields.common();
+                let trainable = own_trainable && within.trainable;
                 if within.sequential && self.context.legacy && fields.policy_is_by_path() {
                     fields.refuse(MANY_POLICIES);
                 }
@@ -270,6 +292,7 @@ impl<'a> Builder<'a> {
                     class,
                     group,
                     trainable,
+                    own_trainable,
                     policy,
                     policy_may_differ,
                     layer: read,
@@ -294,15 +317,23 @@ impl<'a> Builder<'a> {
                         return None;
                     }
                 };
-                let trainable =
-                    within.trainable && model.config.get("trainable").and_then(|flag| flag.as_bool()).unwrap_or(true);
-                let legacy = within.legacy.or_else(|| {
-                    self.legacy.push(LegacyMembers { name: layer.name.clone(), definitions: Vec::new() });
-                    self.legacy.len().checked_sub(1)
-                });
+                let own_trainable = model.config.get("trainable").and_then(|flag| flag.as_bool()).unwrap_or(true);
+                let trainable = within.trainable && own_trainable;
+                let mut around = within.around.to_vec();
+                let legacy = match within.legacy {
+                    Some(legacy) => {
+                        around.push((group.clone(), own_trainable));
+                        Some(legacy)
+                    }
+                    None => {
+                        let (name, trainable) = (layer.name.clone(), own_trainable);
+                        self.legacy.push(LegacyMembers { name, trainable, members: Vec::new() });
+                        self.legacy.len().checked_sub(1)
+                    }
+                };
                 let (path, group) = (format!("{path}/"), format!("{group}/"));
                 let sequential = model.class == "Sequential";
-                let inside = Within { path: &path, group: &group, trainable, sequential, legacy };
+                let inside = Within { path: &path, group: &group, trainable, sequential, legacy, around: &around };
                 Member::Model(self.read_model(&model, inside)?)
             }
         };
@@ -314,11 +345,13 @@ impl<'a> Builder<'a> {
 
     /// Notes in which group of a legacy file a layer's weights lie.
     fn in_legacy(&mut self, definition: usize, name: &str, within: Within<'_>) {
+        let trainable = self.definitions.get(definition).is_none_or(|definition| definition.own_trainable);
+        let member = LegacyMember { entry: definition, trainable, around: within.around.to_vec() };
         match within.legacy.and_then(|group| self.legacy.get_mut(group)) {
-            Some(group) => group.definitions.push(definition),
+            Some(group) => group.members.push(member),
             None => {
-                let definitions = vec![definition];
-                self.legacy.push(LegacyMembers { name: name.to_owned(), definitions });
+                let (name, members) = (name.to_owned(), vec![member]);
+                self.legacy.push(LegacyMembers { name, trainable: true, members });
             }
         }
     }

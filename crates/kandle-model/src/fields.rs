@@ -5,7 +5,7 @@ use kandle_format::{
     json::{self, Map, Value},
 };
 
-use crate::{Activation, Inner, Policy, activation::Function, policy_map::PolicyMap};
+use crate::{Activation, Inner, Policy, activation::Function, dialect, policy_map::PolicyMap};
 
 /// The settings of one layer, consumed key by key.
 ///
@@ -74,6 +74,12 @@ impl<'a> Fields<'a> {
     #[must_use]
     pub fn keras_major(&self) -> u32 {
         kandle_format::keras_major(self.context.keras_version)
+    }
+
+    /// Whether the settings were written by Keras before it became part of TensorFlow.
+    #[must_use]
+    pub(crate) fn is_older_than_tensorflows(&self) -> bool {
+        dialect::is_older_than_tensorflows(self.context.keras_version)
     }
 
     /// The first two numbers of the version of Keras that wrote the settings.

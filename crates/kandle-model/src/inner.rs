@@ -1,7 +1,7 @@
 use kandle_format::{LayerConfig, ModelConfig, Problem, json::Value as Json, shown};
 
 use crate::{
-    Arguments, Call, Fields, Given, KerasLayer, Plan, Policy, Spec, Value, Weight,
+    Arguments, Call, Fields, Given, KerasLayer, Plan, Policy, Spec, Value, Weight, dialect,
     fields::{Context, MANY_POLICIES},
     registry::class_of,
     run::invoke,
@@ -29,10 +29,11 @@ pub struct Inner {
 impl Inner {
     /// The layer that the value of `key` describes. What is wrong with it is noted in `fields`.
     pub(crate) fn read(fields: &mut Fields<'_>, key: &str, value: &Json) -> Option<Self> {
-        let config = match LayerConfig::read(&format!("{} › {key}", fields.at()), value) {
+        let at = format!("{} › {key}", fields.at());
+        let config = match dialect::read_layer(&at, value, fields.keras_major()) {
             Ok(config) => config,
-            Err(error) => {
-                error.problems().cloned().for_each(|problem| fields.problem(problem));
+            Err(problems) => {
+                problems.into_iter().for_each(|problem| fields.problem(problem));
                 return None;
             }
         };

@@ -13,6 +13,13 @@ pub enum Layout {
     /// The gates of a GRU, the last axis of Keras's kernels and biases: Keras has update, reset, candidate; candle has reset,
     /// update, candidate. The axes of a kernel are exchanged too.
     ResetGateFirst,
+    /// The gates of a cell as cuDNN has them: Keras 2 stores the numbers of each gate's block of columns `(rows, units)` in
+    /// the order in which cuDNN reads them as `(units, rows)`. In candle the gates follow one another, `(gates · units, rows)`;
+    /// of three, the first two exchanged.
+    Cudnn {
+        /// How many gates there are: 4 for LSTM, 3 for GRU.
+        gates: usize,
+    },
     /// The last two axes first, exchanged: a convolution's kernel is `(spatial…, in, out)` in Keras and
     /// `(out, in, spatial…)` in candle, a transposed one's `(spatial…, out, in)` and `(in, out, spatial…)`.
     ConvKernel,
@@ -30,7 +37,7 @@ impl Layout {
     pub fn candle_shape(self, keras: &[usize]) -> Vec<usize> {
         match self {
             Self::AsIs => keras.to_vec(),
-            Self::Transposed | Self::ResetGateFirst => keras.iter().rev().copied().collect(),
+            Self::Transposed | Self::ResetGateFirst | Self::Cudnn { .. } => keras.iter().rev().copied().collect(),
             Self::ConvKernel => match keras {
                 [spatial @ .., inner, outer] => [&[*outer, *inner], spatial].concat(),
                 _ => keras.to_vec(),
@@ -47,7 +54,7 @@ impl Layout {
     pub fn keras_shape(self, candle: &[usize]) -> Vec<usize> {
         match (self, candle) {
             // Exchanging two axes is its own inverse.
-            (Self::AsIs | Self::Transposed | Self::ResetGateFirst, _) => self.candle_shape(candle),
+            (Self::AsIs | Self::Transposed | Self::ResetGateFirst | Self::Cudnn { .. }, _) => self.candle_shape(candle),
             (Self::ConvKernel, [outer, inner, spatial @ ..]) => [spatial, &[*inner, *outer]].concat(),
             (Self::DepthwiseKernel { multiplier }, [filters, 1, spatial @ ..]) => {
                 [spatial, &[filters / multiplier.max(1), multiplier]].concat()
@@ -63,6 +70,10 @@ impl Layout {
             Self::AsIs => numbers,
             Self::Transposed => transposed(&numbers, keras_shape),
             Self::ResetGateFirst => thirds_exchanged(transposed(&numbers, keras_shape)),
+            Self::Cudnn { gates } => {
+                let blocks = blocks_apart(&numbers, keras_shape, gates);
+                if gates == 3 { thirds_exchanged(blocks) } else { blocks }
+            }
             Self::ConvKernel => {
                 let [taps, inner, outer] = kernel_axes(keras_shape);
                 let by_filter = transposed(&numbers, &[taps.saturating_mul(inner), outer]);
@@ -85,6 +96,12 @@ impl Layout {
             Self::AsIs => numbers,
             Self::Transposed => transposed(&numbers, &self.candle_shape(keras_shape)),
             Self::ResetGateFirst => transposed(&thirds_exchanged(numbers), &self.candle_shape(keras_shape)),
+            Self::Cudnn { gates } => {
+                let blocks = if gates == 3 { thirds_exchanged(numbers) } else { numbers };
+                let [rows, columns] = keras_shape else { return blocks };
+                // As many blocks as rows, in each of which a gate has its columns.
+                blocks_apart(&blocks, &[gates, rows.saturating_mul(columns / gates.max(1))], *rows)
+            }
             Self::ConvKernel => {
                 let [taps, inner, outer] = kernel_axes(keras_shape);
                 let filters = numbers.chunks(taps.saturating_mul(inner).max(1));
@@ -105,10 +122,23 @@ impl fmt::Display for Layout {
             Self::AsIs => "as is",
             Self::Transposed => "transposed",
             Self::ResetGateFirst => "reset gate first",
+            Self::Cudnn { .. } => "cuDNN's gates",
             Self::ConvKernel => "filters first",
             Self::DepthwiseKernel { .. } => "channels first",
         })
     }
+}
+
+/// The columns of a matrix of `shape` in `count` blocks, one block after the other, each row by row.
+fn blocks_apart<T: Copy>(numbers: &[T], shape: &[usize], count: usize) -> Vec<T> {
+    let [_, columns] = shape else { return numbers.to_vec() };
+    let width = columns / count.max(1);
+    if width == 0 {
+        return numbers.to_vec();
+    }
+    let block =
+        |number: usize| numbers.chunks(*columns).flat_map(move |row| row.chunks(width).nth(number).unwrap_or_default());
+    (0..count).flat_map(block).copied().collect()
 }
 
 /// The first third of the numbers exchanged with the second.
@@ -172,6 +202,23 @@ mod tests {
             let candle = Layout::ResetGateFirst.to_candle(keras.clone(), &shape);
             assert_eq!(Layout::ResetGateFirst.keras_shape(&Layout::ResetGateFirst.candle_shape(&shape)), shape);
             assert_eq!(Layout::ResetGateFirst.to_keras(candle, &shape), keras, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn the_gates_of_cudnn_are_set_apart_and_come_back_bit_for_bit() {
+        // Two rows of gates i f c o of one unit; and of z r h of two units.
+        let (lstm, gru) = ([0, 1, 2, 3, 10, 11, 12, 13], [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(Layout::Cudnn { gates: 4 }.to_candle(lstm.to_vec(), &[2, 4]), [0, 10, 1, 11, 2, 12, 3, 13]);
+        assert_eq!(
+            Layout::Cudnn { gates: 3 }.to_candle(gru.to_vec(), &[2, 6]),
+            [2, 3, 12, 13, 0, 1, 10, 11, 4, 5, 14, 15]
+        );
+        for (gates, shape) in [(4, [7, 20]), (3, [5, 6]), (4, [1, 4]), (3, [9, 3])] {
+            let keras: Vec<usize> = (0..shape.iter().product()).collect();
+            let layout = Layout::Cudnn { gates };
+            assert_eq!(layout.keras_shape(&layout.candle_shape(&shape)), shape);
+            assert_eq!(layout.to_keras(layout.to_candle(keras.clone(), &shape), &shape), keras, "{gates} {shape:?}");
         }
     }
 

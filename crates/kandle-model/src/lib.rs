@@ -13,6 +13,7 @@ mod activation;
 mod arguments;
 mod build;
 mod call;
+mod dialect;
 mod fields;
 mod graph;
 mod inner;

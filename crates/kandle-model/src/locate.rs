@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{Archive, Array, Container, ErrorKind, Hdf5File, Problem};
 
-use crate::{LayerWeights, Weight, WeightMap, weights::LegacyGroup};
+use crate::{
+    LayerWeights, Weight, WeightMap,
+    weights::{LegacyGroup, LegacyMember},
+};
 
 /// Where the array of each weight of `map` lies: for each layer, its arrays in the order of its weights, or what is wrong.
 pub(crate) fn locate<'a>(archive: &'a Archive, map: &WeightMap) -> Located<'a> {
@@ -70,16 +73,7 @@ fn by_name<'a>(arrays: &'a Hdf5File, map: &WeightMap) -> Located<'a> {
         map.layers.iter().map(|layer| Ok(vec![None; layer.weights.len()])).collect();
     let mut copies = Vec::new();
     for group in &map.legacy {
-        // Keras: of a frozen layer everything is untrained, and keeps its order.
-        let members = || {
-            let of = |entry: &usize| Some((*entry, map.layers.get(*entry)?));
-            group.entries.iter().filter_map(of).flat_map(|(entry, layer)| {
-                layer.weights.iter().enumerate().map(move |(number, weight)| Member { entry, number, layer, weight })
-            })
-        };
-        let trained = |member: &Member<'_>| member.weight.trainable && member.layer.trainable;
-        let order: Vec<Member<'_>> =
-            members().filter(trained).chain(members().filter(|member| !trained(member))).collect();
+        let order = in_order(map, group);
         match in_group(arrays, group, &order) {
             Ok(found) => {
                 for (member, array) in order.iter().zip(found) {
@@ -94,8 +88,8 @@ fn by_name<'a>(arrays: &'a Hdf5File, map: &WeightMap) -> Located<'a> {
                 }
             }
             Err(mut problems) => {
-                for entry in &group.entries {
-                    if let Some(layer) = layers.get_mut(*entry) {
+                for member in &group.members {
+                    if let Some(layer) = layers.get_mut(member.entry) {
                         // Said once for all that lies in the group.
                         *layer = Err(std::mem::take(&mut problems));
                     }
@@ -109,12 +103,93 @@ fn by_name<'a>(arrays: &'a Hdf5File, map: &WeightMap) -> Located<'a> {
     Located { layers: layers.into_iter().map(complete).collect(), copies }
 }
 
+/// The weights of a group of a legacy file, in its order: first what is trained, then what is not.
+///
+/// Keras: of a frozen model everything counts as not trained, and so does all that is in it. Before Keras became part of
+/// TensorFlow, the layers of a frozen model gave what they would train first; and the outermost model's own flag did
+/// nothing.
+fn in_order<'a>(map: &'a WeightMap, group: &'a LegacyGroup) -> Vec<Member<'a>> {
+    if !group.trainable && !map.before_tensorflow {
+        return as_they_are(map, &group.members);
+    }
+    let trained = trained_or_not(map, &group.members, 0, true);
+    let rest = trained_or_not(map, &group.members, 0, false);
+    let mut order = Vec::new();
+    for member in trained.into_iter().chain(rest) {
+        // Keras: a layer that several models in the group share is there once.
+        let before = |known: &Member<'_>| (known.entry, known.number) == (member.entry, member.number);
+        if map.before_tensorflow || !order.iter().any(before) {
+            order.push(member);
+        }
+    }
+    order
+}
+
+/// The weights of `members` that are trained, or those that are not; `depth` models are around them all.
+fn trained_or_not<'a>(map: &'a WeightMap, members: &'a [LegacyMember], depth: usize, trained: bool) -> Vec<Member<'a>> {
+    let mut found = Vec::new();
+    for block in members.chunk_by(|a, b| a.around.get(depth).is_some() && a.around.get(depth) == b.around.get(depth)) {
+        let Some(first) = block.first() else { continue };
+        match first.around.get(depth) {
+            None => {
+                let Some(layer) = map.layers.get(first.entry) else { continue };
+                let of_layer = layer.weights.iter().enumerate();
+                let wanted = of_layer.filter(|(_, weight)| (weight.trainable && first.trainable) == trained);
+                found.extend(wanted.map(|(number, weight)| Member { entry: first.entry, number, layer, weight }));
+            }
+            Some((_, true)) => found.extend(trained_or_not(map, block, depth + 1, trained)),
+            Some((_, false)) if trained => {}
+            Some((_, false)) if map.before_tensorflow => {
+                found.extend(trained_or_not(map, block, depth + 1, true));
+                found.extend(trained_or_not(map, block, depth + 1, false));
+            }
+            Some((_, false)) => found.extend(as_they_are(map, block)),
+        }
+    }
+    found
+}
+
+/// All weights of `members`, layer by layer.
+fn as_they_are<'a>(map: &'a WeightMap, members: &'a [LegacyMember]) -> Vec<Member<'a>> {
+    let of = |member: &'a LegacyMember| Some((member.entry, map.layers.get(member.entry)?));
+    let weights = members.iter().filter_map(of).flat_map(|(entry, layer)| {
+        layer.weights.iter().enumerate().map(move |(number, weight)| Member { entry, number, layer, weight })
+    });
+    weights.collect()
+}
+
 /// One weight in a group of a legacy file.
 struct Member<'a> {
     entry: usize,
     number: usize,
     layer: &'a LayerWeights,
     weight: &'a Weight,
+}
+
+impl Member<'_> {
+    /// Whether a legacy file's `name` begins with the name of the weight's layer, behind those of models around it.
+    fn is_of_layer(&self, name: &str) -> bool {
+        let own = self.layer.layer.rsplit('/').next().unwrap_or_default();
+        name.split('/').rev().skip(1).any(|part| part == own)
+    }
+
+    /// Whether the weight may be called `name` in a legacy file.
+    fn is_called(&self, name: &str) -> bool {
+        let name = &called(name);
+        // TensorFlow 1 numbers names that it has had before: `kernel_1`.
+        let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+        let plain = name.rsplit_once('_').filter(|(_, rest)| is_number(rest)).map_or(name.as_str(), |(plain, _)| plain);
+        let keras = self.weight.keras;
+        // Keras 3 calls the kernel of a depthwise convolution otherwise.
+        let old =
+            if self.layer.class.starts_with("DepthwiseConv") && keras == "kernel" { "depthwise_kernel" } else { keras };
+        [name.as_str(), plain].iter().any(|name| *name == keras || *name == old)
+    }
+}
+
+/// What a weight is called: the last part of its name, without the number that TensorFlow adds.
+fn called(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned()
 }
 
 /// The arrays of a group of a legacy file for the weights `members`.
@@ -133,15 +208,18 @@ fn in_group<'a>(
     let Some(names) = names else {
         return Err(fail(format!("missing: no group {}{}", arrays.place(&group), near_group(arrays, &legacy.name))));
     };
-    let called =
-        |name: &str| name.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
     let found: Vec<String> = names.iter().map(|name| called(name)).collect();
     // An array that candle has in parts is listed once.
     let whole = |member: &&Member<'_>| member.weight.part.is_none_or(|(part, _)| part == 0);
-    let expected: Vec<&str> = members.iter().filter(whole).map(|member| member.weight.keras).collect();
-    let names = match found == expected {
-        true => Some(names.clone()),
-        false => by_their_names(&names, &found, &expected),
+    let listed_once: Vec<&Member<'_>> = members.iter().filter(whole).collect();
+    let expected: Vec<&str> = listed_once.iter().map(|member| member.weight.keras).collect();
+    let in_order = names.len() == expected.len() && names.iter().zip(&listed_once).all(|(name, it)| it.is_called(name));
+    let of_other_layers = names.iter().zip(&listed_once).any(|(name, member)| !member.is_of_layer(name));
+    let by_layers = if of_other_layers || !in_order { by_names_of_layers(&names, &listed_once) } else { None };
+    let names = match by_layers {
+        Some(names) => Some(names),
+        None if in_order => Some(names.clone()),
+        None => by_their_names(&names, &found, &expected),
     };
     let Some(names) = names else {
         let what =
@@ -162,6 +240,23 @@ fn in_group<'a>(
             Problem::new(ErrorKind::Weights, &at, what)
         })
     }))
+}
+
+/// `names` in the order of `members`, where each names one of their layers.
+///
+/// Keras: the order depends on which models were frozen, and before Keras became part of TensorFlow that was not in the file.
+fn by_names_of_layers(names: &[String], members: &[&Member<'_>]) -> Option<Vec<String>> {
+    let mut taken = BTreeSet::new();
+    let mut found = Vec::new();
+    for member in members {
+        let mut fitting = names.iter().filter(|name| member.is_of_layer(name) && member.is_called(name));
+        let name = fitting.next().filter(|_| fitting.next().is_none())?;
+        if !taken.insert(name) {
+            return None;
+        }
+        found.push(name.clone());
+    }
+    (found.len() == names.len()).then_some(found)
 }
 
 /// `names` in the order of `expected`, where the file has the same weights in another order and no two of one name. The order

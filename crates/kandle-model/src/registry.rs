@@ -4,6 +4,7 @@ use kandle_format::{ErrorKind, LayerConfig, Problem, shown};
 
 use crate::{
     Fields, KerasLayer,
+    dialect::TensorFlowFunction,
     layers::FAMILIES,
     ops::{OPERATIONS, Operation},
 };
@@ -25,7 +26,8 @@ impl Registered {
     }
 }
 
-/// Keras's folders of layers; `Applications` is `keras.applications`, `Ops` is `keras.ops`.
+/// Keras's folders of layers; `Applications` is `keras.applications`, `Legacy` are layers that only Keras 1 and 2 have, `Ops`
+/// is `keras.ops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each variant is the folder it prints")]
@@ -42,6 +44,7 @@ pub enum Family {
     Attention,
     Preprocessing,
     Applications,
+    Legacy,
     Ops,
 }
 
@@ -62,6 +65,7 @@ impl Family {
             Self::Attention => "attention",
             Self::Preprocessing => "preprocessing",
             Self::Applications => "applications",
+            Self::Legacy => "legacy",
             Self::Ops => "ops",
         }
     }
@@ -180,6 +184,10 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
             "{name} is a user's own layer class, whose Python code is not in the file: register a layer for it"
         ));
     }
+    if matches!(layer.class.as_str(), "TFOpLambda" | "SlicingOpLambda") {
+        let read: ReadLayer = |fields| Box::new(TensorFlowFunction::read(fields));
+        return Ok(Class { read: Read::Layer(read), operation: true, custom: false });
+    }
     if layer.class == "Lambda" {
         let what = "a Lambda layer holds Python code, which is never run: build the model with a built-in layer instead, and save it again";
         return refuse(what.to_owned());
@@ -200,7 +208,7 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
     }
     // Keras: the classes of keras.applications have no public name, so that only their module says whose they are.
     let found = find(&layer.class).filter(|found| found.family != Family::Applications || module.is_some());
-    let foreign = module.filter(|module| module.split('.').next() != Some("keras"));
+    let foreign = module.filter(|module| !matches!(module.split('.').next(), Some("keras" | "tf_keras")));
     match (found, foreign) {
         (_, Some(module)) => refuse(format!("this class is not Keras's own: it comes from {}", shown(module))),
         (Some(found), None) => Ok(Class { read: found.how, operation, custom: false }),

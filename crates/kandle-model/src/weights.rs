@@ -25,6 +25,8 @@ pub struct Weight {
     /// Which part along the first axis of an array in the file it is, and of how many, where candle has several variables
     /// for one of Keras's. The parts follow one another; `shape` is that of the part.
     pub part: Option<(usize, usize)>,
+    /// Whether the parts follow one another along the array's first axis, instead of having an axis of their own.
+    pub flat: bool,
     /// The name of the array in the file, where it is not the number of the weight.
     pub array: Option<&'static str>,
     /// The dtype it is cast to; `None` for the compute dtype of the layer it is in.
@@ -39,7 +41,8 @@ impl Weight {
     pub fn new(keras: &'static str, shape: Vec<usize>, candle: impl Into<String>, layout: Layout) -> Self {
         let (candle, owner) = (candle.into(), String::new());
         let (dtype, trainable, autocast, part, array, compute, copy) = (None, true, true, None, None, None, None);
-        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, array, compute, copy }
+        let flat = false;
+        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, flat, array, compute, copy }
     }
 
     /// A weight under Keras's own name and in Keras's layout, where candle-nn has no such layer.
@@ -72,6 +75,12 @@ impl Weight {
         Self { part: Some((part, parts)), ..self }
     }
 
+    /// The same weight, whose array has its parts one after the other along its first axis.
+    #[must_use]
+    pub(crate) fn flat(self) -> Self {
+        Self { flat: true, ..self }
+    }
+
     /// The same weight as another layer has it that holds its layer under `owner` in the file and `prefix` in the `VarMap`.
     #[must_use]
     pub(crate) fn inside(mut self, owner: &str, prefix: &str, trainable: bool, policy: &Policy) -> Self {
@@ -93,6 +102,10 @@ impl Weight {
     #[must_use]
     pub fn file_shape(&self) -> Vec<usize> {
         match self.part {
+            Some((_, parts)) if self.flat => match self.shape.split_first() {
+                Some((first, rest)) => [&[first.saturating_mul(parts)], rest].concat(),
+                None => vec![parts],
+            },
             // Keras: one array of (parts, …), a part of which has no such axis.
             Some((_, parts)) => [&[parts], self.shape.as_slice()].concat(),
             None => self.shape.clone(),
@@ -143,6 +156,8 @@ pub struct WeightMap {
     /// layer that is shared lies in several.
     pub(crate) legacy: Vec<LegacyGroup>,
     pub(crate) kept: Vec<String>,
+    /// Whether a legacy file of it has the order of Keras before it became part of TensorFlow.
+    pub(crate) before_tensorflow: bool,
 }
 
 impl WeightMap {
@@ -226,8 +241,22 @@ impl WeightMap {
 pub(crate) struct LegacyGroup {
     /// The layer's name, and the group's.
     pub name: String,
-    /// The entries of [`WeightMap::layers`] in it, in the order of the model.
-    pub entries: Vec<usize>,
+    /// Whether the model that it is named after, if it is one, is trainable.
+    pub trainable: bool,
+    /// What lies in it, in the order of the model.
+    pub members: Vec<LegacyMember>,
+}
+
+/// A layer with weights in a group of a legacy file.
+#[derive(Debug, Clone)]
+pub(crate) struct LegacyMember {
+    /// Its entry in [`WeightMap::layers`].
+    pub entry: usize,
+    /// Whether it is trainable, taken by itself.
+    pub trainable: bool,
+    /// The models around it, from the outside, but for the one that the group is named after: what tells them apart, and
+    /// whether they are trainable.
+    pub around: Vec<(String, bool)>,
 }
 
 /// One layer of a bare weights file, as the caller knows it.

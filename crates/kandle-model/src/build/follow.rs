@@ -7,12 +7,12 @@ use kandle_format::{Error, ErrorKind, Result, shown};
 use super::{Body, Builder, Definition, Member, Scope};
 use crate::{
     Argument, Arguments, Given, Input, KerasLayer, LayerWeights, ModelCall, Plan, PlannedLayer, PlannedModel, Policy,
-    Spec, Step,
+    Spec, Step, dialect,
     fields::MANY_POLICIES,
     graph::{History, Nest, Source},
     plan::MOST_AXES,
     run::{NestedInput, is_cast, plan_output, planned_inputs},
-    weights::LegacyGroup,
+    weights::{LegacyGroup, LegacyMember},
 };
 
 /// As many calls as a plan may have. Models in models that are called twice each double with every level.
@@ -203,6 +203,7 @@ impl Builder<'_> {
             class: "InputLayer".to_owned(),
             group: String::new(),
             trainable: true,
+            own_trainable: true,
             policy: Policy::default(),
             policy_may_differ: false,
             layer,
@@ -336,10 +337,13 @@ impl Builder<'_> {
             });
         }
         for group in self.legacy {
-            let entries: Vec<usize> =
-                group.definitions.iter().filter_map(|number| entries.get(number).copied()).collect();
-            if !entries.is_empty() {
-                plan.weights.legacy.push(LegacyGroup { name: group.name, entries });
+            let of_entry = |member: LegacyMember| {
+                let entry = entries.get(&member.entry).copied()?;
+                Some(LegacyMember { entry, ..member })
+            };
+            let members: Vec<LegacyMember> = group.members.into_iter().filter_map(of_entry).collect();
+            if !members.is_empty() {
+                plan.weights.legacy.push(LegacyGroup { name: group.name, trainable: group.trainable, members });
             }
         }
         let model = |scope: Scope| PlannedModel {
@@ -349,6 +353,7 @@ impl Builder<'_> {
             first: scope.first,
             calls: scope.calls,
         };
+        plan.weights.before_tensorflow = dialect::is_older_than_tensorflows(self.context.keras_version);
         plan.models = self.scopes.into_iter().filter(|scope| !scope.path.is_empty()).map(model).collect();
         // A model is read after the models in it.
         plan.models.sort_by(|a, b| (a.first, &a.path).cmp(&(b.first, &b.path)));

@@ -5,6 +5,7 @@ mod applications;
 mod attention;
 mod convolutional;
 mod core;
+mod legacy;
 mod merging;
 mod normalization;
 mod pooling;
@@ -33,6 +34,7 @@ pub(crate) const FAMILIES: &[&[Registered]] = &[
     attention::LAYERS,
     preprocessing::LAYERS,
     applications::LAYERS,
+    legacy::LAYERS,
 ];
 
 /// The input of a layer that takes one.
@@ -50,7 +52,7 @@ fn one_float<'a>(given: Given<'a, Spec>) -> Result<&'a Spec, Problem> {
 }
 
 /// A problem that Keras would have with these inputs too.
-fn cannot(what: impl Into<String>) -> Problem {
+pub(crate) fn cannot(what: impl Into<String>) -> Problem {
     Problem::new(ErrorKind::Invalid, "", what.into())
 }
 
@@ -62,7 +64,7 @@ fn axis(axis: i64, rank: usize) -> Result<usize, String> {
 }
 
 /// The places of `axes` among `rank`, each once.
-fn axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
+pub(crate) fn axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     let places = axes.iter().map(|number| axis(*number, rank)).collect::<Result<Vec<_>, _>>()?;
     if places.is_empty() {
         return Err("expected axes, found none".to_owned());

@@ -41,6 +41,7 @@ mod settings;
 mod shapes;
 mod singular;
 mod spaces;
+pub(crate) mod tensorflow;
 mod views;
 mod windows;
 mod without_nan;

@@ -40,16 +40,30 @@ fn pair(
     dtype: fn(&[Dtype]) -> Dtype,
     f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<Vec<Value>> {
-    let values = [node.value("x1")?, node.value("x2")?];
+    pair_of(&[node.value("x1")?, node.value("x2")?], dtype, f)
+}
+
+fn pair_of(
+    values: &[Value; 2],
+    dtype: fn(&[Dtype]) -> Dtype,
+    f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Vec<Value>> {
     let dtypes: Vec<Dtype> = values.iter().map(|value| value.dtype).collect();
-    of(&values, dtype(&dtypes), |tensors| match tensors {
+    of(values, dtype(&dtypes), |tensors| match tensors {
         [a, b] => f(a, b),
         _ => bail!("expected two operands"),
     })
 }
 
+pub(super) fn product_of_matrices(a: Value, b: Value) -> Result<Vec<Value>> {
+    pair_of(&[a, b], widened, matmul)
+}
+
 fn planned_matmul(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
-    let (a, b) = (node.spec("x1")?, node.spec("x2")?);
+    planned_product_of_matrices(&node.spec("x1")?, &node.spec("x2")?)
+}
+
+pub(super) fn planned_product_of_matrices(a: &Spec, b: &Spec) -> std::result::Result<Vec<Spec>, Problem> {
     let axes = einsum::matmul_shape(&a.shape.0, &b.shape.0).map_err(invalid)?;
     one(Shape(axes), widened(&[a.dtype, b.dtype]))
 }

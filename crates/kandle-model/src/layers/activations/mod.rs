@@ -14,7 +14,7 @@ use leaky_relu::LeakyRelu;
 use prelu::PRelu;
 pub(crate) use relu::Relu;
 use softmax::Softmax;
-pub(crate) use softmax::softmax;
+pub(crate) use softmax::{Masked, softmax};
 
 /// The layers of this folder, one line each.
 pub(crate) const LAYERS: &[Registered] = &[

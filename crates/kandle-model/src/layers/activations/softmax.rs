@@ -1,7 +1,7 @@
 //! `keras.layers.Softmax`: `eˣ / Σ eˣ` along one axis, or over several together.
 //!
 //! Shapes: xs of any shape, floats; a mask that broadcasts to it; the result has the same shape. `[0, ln 3]` gives
-//! `[0.25, 0.75]`. What is masked counts as −1e9 (−3e4 in float16), and comes out as 0.
+//! `[0.25, 0.75]`. What is masked counts as −1e9 (−3e4 in float16), and comes out as 0; in Keras 1 and 2, 1e9 is subtracted.
 //!
 //! Source: keras/src/layers/activations/softmax.py.
 
@@ -9,7 +9,7 @@ use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value, activation,
+    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value, activation, dialect,
     layers::{axes, cannot, one_float},
     numeric::{constant_like, rounded, wide},
 };
@@ -17,12 +17,13 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Softmax {
     axes: Vec<i64>,
+    masked: Masked,
 }
 
 impl KerasLayer for Softmax {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self { axes: fields.integers("axis").unwrap_or_else(|| vec![-1]) }
+        Self { axes: fields.integers("axis").unwrap_or_else(|| vec![-1]), masked: Masked::of(fields) }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -39,11 +40,28 @@ impl KerasLayer for Softmax {
         let input = call.given.tensor("inputs").ok_or_else(|| candle_core::Error::msg("expected one input"))?;
         let axes = axes(&self.axes, input.tensor.rank()).map_err(candle_core::Error::msg)?;
         let mask = call.given.mask().map(truth).transpose()?;
-        Ok(vec![input.with_tensor(softmax(&input.tensor, &axes, mask.as_ref(), call.given.policy())?)])
+        let mask = mask.as_ref().map(|mask| (mask, self.masked));
+        Ok(vec![input.with_tensor(softmax(&input.tensor, &axes, mask, call.given.policy())?)])
     }
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+}
+
+/// What becomes of masked numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Masked {
+    /// They are replaced by a number far below all others, and come out as 0.
+    Replaced,
+    /// Keras 1 and 2: such a number is added to them, so that where all are masked they compare as they did.
+    Lowered,
+}
+
+impl Masked {
+    /// How the Keras that wrote the settings does it.
+    pub(crate) fn of(fields: &Fields<'_>) -> Self {
+        if dialect::is_legacy(fields.keras_major()) { Self::Lowered } else { Self::Replaced }
     }
 }
 
@@ -56,12 +74,13 @@ fn truth(mask: &Tensor) -> candle_core::Result<Tensor> {
 pub(crate) fn softmax(
     xs: &Tensor,
     axes: &[usize],
-    mask: Option<&Tensor>,
+    mask: Option<(&Tensor, Masked)>,
     policy: &Policy,
 ) -> candle_core::Result<Tensor> {
+    let how = mask.map_or(Masked::Replaced, |(_, how)| how);
     let mask = match mask {
         None => None,
-        Some(mask) => {
+        Some((mask, _)) => {
             let fits = |(mask, size): (&usize, &usize)| *mask == 1 || mask == size;
             let pairs = mask.dims().iter().rev().zip(xs.dims().iter().rev());
             if mask.rank() > xs.rank() || !pairs.clone().all(fits) {
@@ -70,9 +89,17 @@ pub(crate) fn softmax(
             Some(mask.broadcast_as(xs.shape())?.contiguous()?)
         }
     };
-    let least = if policy.compute == Dtype::Float16 { -3e4 } else { -1e9 };
+    let least = match (policy.compute, how) {
+        (Dtype::Float16, Masked::Replaced) => -3e4,
+        (Dtype::Float16, Masked::Lowered) => f64::from(half::f16::MIN),
+        _ => -1e9,
+    };
     let xs = match &mask {
-        Some(mask) => mask.where_cond(xs, &constant_like(xs, least)?)?,
+        Some(mask) => {
+            let far = constant_like(xs, least)?;
+            let masked = if how == Masked::Lowered { rounded(&(xs + far)?, policy)? } else { far };
+            mask.where_cond(xs, &masked)?
+        }
         None => xs.clone(),
     };
     let ys = match axes {
@@ -80,8 +107,8 @@ pub(crate) fn softmax(
         axes => over_several(&xs, axes, policy)?,
     };
     match &mask {
-        Some(mask) => mask.where_cond(&ys, &ys.zeros_like()?),
-        None => Ok(ys),
+        Some(mask) if how == Masked::Replaced => mask.where_cond(&ys, &ys.zeros_like()?),
+        _ => Ok(ys),
     }
 }
 

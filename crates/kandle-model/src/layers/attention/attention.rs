@@ -27,15 +27,16 @@ use crate::{
 pub(crate) struct Attention<const ADDITIVE: bool> {
     use_scale: bool,
     concat: bool,
+    causal: bool,
 }
 
 impl<const ADDITIVE: bool> KerasLayer for Attention<ADDITIVE> {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["dropout", "seed", "activity_regularizer"]);
         // Keras 2 has it as a setting, Keras 3 as an argument of the call.
-        fields.only("causal", &false.into());
+        let causal = fields.flag("causal", false);
         let concat = !ADDITIVE && fields.choice("score_mode", &[("dot", false), ("concat", true)]).unwrap_or(false);
-        Self { use_scale: fields.flag("use_scale", ADDITIVE), concat }
+        Self { use_scale: fields.flag("use_scale", ADDITIVE), concat, causal }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -89,7 +90,7 @@ impl<const ADDITIVE: bool> KerasLayer for Attention<ADDITIVE> {
             Some(mask) => Some(truth(mask)?.unsqueeze(D::Minus2)?),
             None => None,
         };
-        let allowed = if flag("use_causal_mask")? {
+        let allowed = if flag("use_causal_mask")? || self.causal {
             let causal = causal(scores.dim(D::Minus2)?, scores.dim(D::Minus1)?, scores.device())?;
             Some(super::scores::both(of_values, &causal)?)
         } else {

@@ -10,7 +10,7 @@
 //! Masks: a pair counts where the query's, the value's and the key's mask allow it, and `attention_mask`, the causal order
 //! (`use_causal_mask`) and `sliding_window`. Keras: where nothing is allowed, the weights are all the same; but all 0 with
 //! `dropout` in the settings, with `return_attention_scores`, or with more than one axis inside. MultiHeadAttention takes
-//! the masks off query, value and key for everyone who reads them later.
+//! the masks off query, value and key for everyone who reads them later. Keras 2 left them, and before 2.10 it asked for none.
 //!
 //! Source: keras/src/layers/attention/multi_head_attention.py, grouped_query_attention.py.
 
@@ -20,10 +20,24 @@ use kandle_format::{Problem, json::Value as Json};
 use super::scores::{both, causal, expanded, filled, project, scaled, sliding, softmax, truth};
 use crate::{
     Call, Fields, Function, Given, KerasLayer, Layout, Masking, Policy, Shape, Spec, Value, Weight,
-    layers::{activations, axes, cannot},
+    layers::{
+        activations::{self, Masked},
+        axes, cannot,
+    },
     math::einsum::{Equation, einsum},
     numeric::rounded,
 };
+
+/// What the version of Keras that wrote the file does with masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Masks {
+    /// Those that came with query, value and key count, and are taken off them.
+    Erased,
+    /// They count and stay; Keras 2.10 on. Its softmax is that of [`Masked::Lowered`].
+    Kept,
+    /// Only `attention_mask` counts; before Keras 2.10.
+    Ignored,
+}
 
 /// What the logits of a pair that is not allowed are replaced with.
 const FORBIDDEN: f64 = -0.7 * 3.389_53e38;
@@ -41,6 +55,7 @@ pub(crate) struct MultiHeadAttention<const GROUPED: bool> {
     output_shape: Option<Vec<usize>>,
     attention_axes: Option<Vec<i64>>,
     sliding_window: Option<usize>,
+    masks: Masks,
 }
 
 /// The tensors of a call.
@@ -67,8 +82,14 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
         let has_dropout = fields.number("dropout", 0.0) > 0.0;
         let (use_bias, use_gate) = (fields.flag("use_bias", true), fields.flag("use_gate", false));
         let sliding_window = fields.optional_size("sliding_window");
+        let masks = match fields.keras_version() {
+            (3.., _) => Masks::Erased,
+            (2, 10..) => Masks::Kept,
+            _ => Masks::Ignored,
+        };
         let common = (has_dropout, use_bias, use_gate, sliding_window);
-        if GROUPED { Self::grouped(fields, common) } else { Self::of_heads(fields, common) }
+        let read = if GROUPED { Self::grouped(fields, common) } else { Self::of_heads(fields, common) };
+        Self { masks, ..read }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -104,7 +125,8 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
                 weights.push(of("bias", bias));
             }
         };
-        let prefix = if GROUPED { "_" } else { "" };
+        // Keras: what a class keeps for itself is saved under a name of its own.
+        let prefix = if GROUPED || self.masks != Masks::Erased { "_" } else { "" };
         let mut to_heads = |name: &str, file: &str, features: usize, heads: usize, size: usize| {
             dense(name, file, vec![features, heads, size], vec![heads, size]);
         };
@@ -174,7 +196,7 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
             false => None,
         };
         let of_value = self.repeated(dense(&value.tensor, 1)?)?;
-        let simple = !self.has_dropout && !scores_too && of_query.rank() == 4;
+        let simple = self.masks == Masks::Erased && !self.has_dropout && !scores_too && of_query.rank() == 4;
         let (mut ys, scores) = match simple {
             true => (self.attend(&of_query, &of_key, &of_value, mask.as_ref(), policy)?, None),
             false => {
@@ -196,7 +218,7 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
     }
 
     fn erases_masks_of(&self) -> &'static [&'static str] {
-        if GROUPED { &[] } else { &["query", "value", "key"] }
+        if GROUPED || self.masks != Masks::Erased { &[] } else { &["query", "value", "key"] }
     }
 }
 
@@ -223,6 +245,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
             output_shape,
             attention_axes: fields.integers("attention_axes"),
             sliding_window,
+            masks: Masks::Erased,
         }
     }
 
@@ -243,6 +266,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
             output_shape: None,
             attention_axes: None,
             sliding_window,
+            masks: Masks::Erased,
         }
     }
 
@@ -275,12 +299,13 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
         let device = query.tensor.device();
         // Keras: MultiHeadAttention takes the mask that came with the query, whatever was given for query_mask.
         let of_query = if GROUPED { call.given.mask_of("query") } else { query.mask.as_ref() };
+        let counts = self.masks != Masks::Ignored;
         let mut all = None;
-        if let Some(mask) = of_query {
+        if let Some(mask) = of_query.filter(|_| counts) {
             all = Some(truth(mask)?.unsqueeze(D::Minus1)?);
         }
         for name in ["value", "key"] {
-            if let Some(mask) = call.given.mask_of(name) {
+            if let Some(mask) = call.given.mask_of(name).filter(|_| counts) {
                 all = Some(both(all, &truth(mask)?.unsqueeze(mask.rank().saturating_sub(1))?)?);
             }
         }
@@ -344,7 +369,9 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
         let logits = rounded(&logits, policy)?;
         let last: Vec<usize> = (logits.rank() - attended.len()..logits.rank()).collect();
         let mask = mask.map(|mask| expanded(mask, 2 * attended.len(), logits.rank())).transpose()?;
-        let weights = activations::softmax(&logits, &last, mask.as_ref(), policy)?;
+        let how = if self.masks == Masks::Erased { Masked::Replaced } else { Masked::Lowered };
+        let of_softmax = mask.as_ref().map(|mask| (mask, how));
+        let weights = activations::softmax(&logits, &last, of_softmax, policy)?;
         let ys = einsum(&equation(format!("{scores},{source}->{of_query}"))?, &[&weights, value])?;
         Ok((rounded(&ys, policy)?, weights, mask))
     }

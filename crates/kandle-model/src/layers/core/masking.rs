@@ -10,7 +10,7 @@ use candle_core::{D, DType, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem, json::Value as Json};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Spec, Value,
+    Call, Fields, Given, KerasLayer, Masking, Spec, Value, dialect,
     layers::{cannot, one},
     numeric::constant,
 };
@@ -20,6 +20,8 @@ pub(crate) struct MaskingLayer {
     /// What is masked (`None` where it could not be read): one number, or as many as broadcast to the features. Keras: float32 where nothing else is said, so
     /// that 0.1 masks no number of a half-precision input, none of which is 0.1 in float32.
     mask_value: Option<Tensor>,
+    /// Whether what is masked is multiplied with 0, as in Keras 1 and 2, where NaN stays NaN.
+    multiplies: bool,
 }
 
 impl KerasLayer for MaskingLayer {
@@ -39,7 +41,7 @@ impl KerasLayer for MaskingLayer {
                 None
             }
         };
-        Self { mask_value }
+        Self { mask_value, multiplies: dialect::is_legacy(fields.keras_major()) }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -68,7 +70,10 @@ impl KerasLayer for MaskingLayer {
         };
         let value = mask_value.to_device(xs.device())?.to_dtype(dtype)?.broadcast_as(xs.shape())?.contiguous()?;
         let kept = xs.to_dtype(dtype)?.ne(&value)?.max_keepdim(D::Minus1)?;
-        let ys = kept.broadcast_as(xs.shape())?.contiguous()?.where_cond(xs, &xs.zeros_like()?)?;
+        let ys = match self.multiplies {
+            true => xs.broadcast_mul(&kept.to_dtype(xs.dtype())?)?,
+            false => kept.broadcast_as(xs.shape())?.contiguous()?.where_cond(xs, &xs.zeros_like()?)?,
+        };
         Ok(vec![input.with_tensor(ys).with_mask(Some(kept.squeeze(D::Minus1)?))])
     }
 

@@ -9,11 +9,13 @@ use candle_core::{D, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use super::arithmetic::{either, promoted, result_type};
-use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::cannot};
+use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, dialect, layers::cannot};
 
 #[derive(Debug)]
 pub(crate) struct Concatenate {
     axis: i64,
+    /// Whether masks are those of Keras 1 and 2.
+    old_masks: bool,
 }
 
 impl KerasLayer for Concatenate {
@@ -28,7 +30,7 @@ impl KerasLayer for Concatenate {
                 -1
             }
         };
-        Self { axis }
+        Self { axis, old_masks: dialect::is_legacy(fields.keras_major()) }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -77,7 +79,8 @@ impl KerasLayer for Concatenate {
         Masking::Computes
     }
 
-    /// Each mask spread over its input, those that are missing all true, joined, and any of the last axis.
+    /// Each mask spread over its input, those that are missing all true, joined, and any of the last axis; all of it in Keras
+    /// 1 and 2.
     fn compute_mask(&self, call: Call<'_>, previous: &[Option<&Tensor>]) -> candle_core::Result<Vec<Option<Tensor>>> {
         if previous.iter().all(Option::is_none) {
             return Ok(Vec::new());
@@ -93,7 +96,8 @@ impl KerasLayer for Concatenate {
         let masks = call.given.inputs().into_iter().zip(previous).map(spread);
         let masks = masks.collect::<candle_core::Result<Vec<_>>>()?;
         let at = self.place(masks.first().map_or(0, Tensor::rank)).map_err(candle_core::Error::msg)?;
-        Ok(vec![Some(joined(&masks, at)?.max(D::Minus1)?)])
+        let all = joined(&masks, at)?;
+        Ok(vec![Some(if self.old_masks { all.min(D::Minus1)? } else { all.max(D::Minus1)? })])
     }
 }
 

@@ -4,7 +4,8 @@
 //! size 1 behind the batch axis. Integers merge as integers, and wrap. `Add()([[1, 2]], [[10, 20]])` is `[[11, 22]]`.
 //!
 //! Keras: masks change values. Where an entry is masked, Multiply counts it as 1 and Maximum and Minimum take the other
-//! operand; where all inputs have masks, Multiply gives 0 for what is masked in each.
+//! operand; where all inputs have masks, Multiply gives 0 for what is masked in each. In Keras 1 and 2 masks change no value,
+//! and what comes out counts where all masks that there are allow it.
 //!
 //! Source: keras/src/layers/merging/base_merge.py and a file for each class.
 
@@ -15,7 +16,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::arithmetic::{Binary, choose, either, result_type};
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Masking, Policy, Shape, Spec, Value, dialect,
     layers::cannot,
     numeric::{constant_like, rounded},
 };
@@ -35,7 +36,11 @@ pub(crate) trait Merge: Debug + Send + Sync {
 }
 
 #[derive(Debug)]
-pub(crate) struct Elementwise<M>(PhantomData<M>);
+pub(crate) struct Elementwise<M> {
+    /// Whether masks are those of Keras 1 and 2.
+    old_masks: bool,
+    class: PhantomData<M>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Add;
@@ -58,7 +63,7 @@ pub(crate) struct Minimum;
 impl<M: Merge> KerasLayer for Elementwise<M> {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self(PhantomData)
+        Self { old_masks: dialect::is_legacy(fields.keras_major()), class: PhantomData }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
@@ -81,9 +86,11 @@ impl<M: Merge> KerasLayer for Elementwise<M> {
     fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
         let inputs = call.given.inputs();
         let rank = inputs.iter().map(|input| input.tensor.rank()).max().unwrap_or(0);
-        let aligned: Vec<Value> =
-            inputs.into_iter().map(|input| with_rank(input, rank)).collect::<Result<Vec<Value>>>()?;
-        Ok(vec![M::merge(&aligned, call.given.policy())?])
+        let aligned = inputs.into_iter().map(|input| {
+            let input = with_rank(input, rank)?;
+            Ok(if self.old_masks { input.with_mask(None) } else { input })
+        });
+        Ok(vec![M::merge(&aligned.collect::<Result<Vec<Value>>>()?, call.given.policy())?])
     }
 
     fn masking(&self) -> Masking {
@@ -92,6 +99,11 @@ impl<M: Merge> KerasLayer for Elementwise<M> {
 
     /// Any input without a mask: none. Else what is in any of them.
     fn compute_mask(&self, _: Call<'_>, previous: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        if self.old_masks {
+            let mut masks = previous.iter().copied().flatten();
+            let Some(first) = masks.next() else { return Ok(Vec::new()) };
+            return Ok(vec![Some(masks.try_fold(first.clone(), |all, mask| all.broadcast_mul(mask))?)]);
+        }
         let Some(masks) = previous.iter().copied().collect::<Option<Vec<&Tensor>>>() else { return Ok(Vec::new()) };
         let Some((first, others)) = masks.split_first() else { return Ok(Vec::new()) };
         let all = others.iter().try_fold((*first).clone(), |all, mask| either(&all, mask))?;

@@ -17,7 +17,7 @@ use crate::{
     numeric::{cast, constant_like, dtype_of, rounded},
     registry::{Family, Registered, layer},
 };
-use batch_normalization::BatchNormalization;
+pub(super) use batch_normalization::BatchNormalization;
 use group_normalization::GroupNormalization;
 use layer_normalization::LayerNormalization;
 use rms_normalization::RmsNormalization;

@@ -71,6 +71,11 @@ impl KerasLayer for Discretization {
 
 impl Discretization {
     fn dtype<T>(&self, given: Given<'_, T>) -> Dtype {
-        if self.mode == OutputMode::Int { Dtype::Int32 } else { given.policy().compute }
+        match given.policy().compute {
+            // Keras 2 has int64 as the layer's own dtype then.
+            integer if self.mode == OutputMode::Int && integer.is_integer() => integer,
+            _ if self.mode == OutputMode::Int => Dtype::Int32,
+            compute => compute,
+        }
     }
 }

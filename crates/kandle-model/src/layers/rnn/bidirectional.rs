@@ -8,7 +8,8 @@
 //!
 //! Keras: outputs come in the dtype of this layer, states in those of the layers inside.
 //!
-//! Keras: with `return_sequences` outputs at masked steps are 0, whatever `zero_output_for_mask` says.
+//! Keras: with `return_sequences` outputs at masked steps are 0, whatever `zero_output_for_mask` says. Before Keras became part
+//! of TensorFlow they were those of the step before.
 //!
 //! Source: keras/src/layers/rnn/bidirectional.py.
 
@@ -58,7 +59,8 @@ impl KerasLayer for Bidirectional {
             copy
         };
         verify(fields, &forward.layer, &backward.layer);
-        for direction in [&mut forward, &mut backward] {
+        let repeats = fields.is_older_than_tensorflows();
+        for direction in [&mut forward, &mut backward].into_iter().filter(|_| !repeats) {
             direction.layer.zero_output_for_mask = direction.layer.return_sequences;
         }
         Self { forward, backward, merge }

@@ -4,11 +4,11 @@
 use std::fmt;
 
 use candle_core::{Result, Tensor, bail};
-use kandle_format::{ErrorKind, LayerConfig, Problem, json::Value as Json, shown};
+use kandle_format::{ErrorKind, Problem, json::Value as Json, shown};
 
 use super::simple_rnn::SimpleRnnCell;
 use crate::{
-    Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight, dialect,
     fields::{Context, MANY_POLICIES},
     layers::cannot,
     numeric::{cast, storage},
@@ -139,10 +139,11 @@ impl<T> Inside<T> {
         find: impl FnOnce(&str) -> Option<fn(&mut Fields<'_>) -> T>,
         known: &str,
     ) -> Option<Self> {
-        let config = match LayerConfig::read(&format!("{} › {key}", outer.at()), value) {
+        let at = format!("{} › {key}", outer.at());
+        let config = match dialect::read_layer(&at, value, outer.keras_major()) {
             Ok(config) => config,
-            Err(error) => {
-                error.problems().cloned().for_each(|problem| outer.problem(problem));
+            Err(problems) => {
+                problems.into_iter().for_each(|problem| outer.problem(problem));
                 return None;
             }
         };

@@ -18,7 +18,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::{
     cell::{Cell, TRAINING_ONLY, features, gates, product, state, weight},
-    lstm::is_candles,
+    lstm::{is_candles, of_cudnn},
     simple_rnn::activated,
 };
 use crate::{Activation, Fields, Function, Layout, Shape, Weight};
@@ -30,6 +30,8 @@ pub(super) struct GruCell {
     reset_after: bool,
     activation: Activation,
     recurrent_activation: Activation,
+    /// Whether the weights are those of cuDNN.
+    cudnn: bool,
 }
 
 impl Cell for GruCell {
@@ -43,11 +45,23 @@ impl Cell for GruCell {
             reset_after: fields.flag("reset_after", reset_after),
             activation: fields.activation_or("activation", Function::Tanh),
             recurrent_activation: fields.activation_or("recurrent_activation", Function::Sigmoid),
+            cudnn: of_cudnn(fields),
         }
     }
 
     fn weights(&self, input: &Shape, suffix: &str) -> std::result::Result<Vec<Weight>, String> {
         let (features, gates) = (features(input)?, gates(3, self.units)?);
+        if self.cudnn {
+            let named =
+                |keras, shape, candle: &str, layout| Weight::new(keras, shape, format!("{candle}{suffix}"), layout);
+            let blocks = Layout::Cudnn { gates: 3 };
+            return Ok(vec![
+                named("kernel", vec![features, gates], "weight_ih_l0", blocks),
+                named("recurrent_kernel", vec![self.units, gates], "weight_hh_l0", blocks),
+                named("bias", vec![gates], "bias_ih_l0", Layout::ResetGateFirst).part(0, 2).flat(),
+                named("bias", vec![gates], "bias_hh_l0", Layout::ResetGateFirst).part(1, 2).flat(),
+            ]);
+        }
         let named = |keras, shape, candle: &str| match self.is_candles() {
             true => Weight::new(keras, shape, format!("{candle}{suffix}"), Layout::ResetGateFirst),
             false => Weight::new(keras, shape, format!("{keras}{suffix}"), Layout::AsIs),

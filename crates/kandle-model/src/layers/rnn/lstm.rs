@@ -17,7 +17,7 @@ use super::{
     cell::{Cell, TRAINING_ONLY, features, gates, product, state, weight},
     simple_rnn::activated,
 };
-use crate::{Activation, Fields, Function, Layout, Shape, Weight};
+use crate::{Activation, Fields, Function, Layout, Shape, Weight, dialect};
 
 #[derive(Debug)]
 pub(super) struct LstmCell {
@@ -25,6 +25,8 @@ pub(super) struct LstmCell {
     use_bias: bool,
     activation: Activation,
     recurrent_activation: Activation,
+    /// Whether the weights are those of cuDNN, with two biases.
+    cudnn: bool,
 }
 
 impl Cell for LstmCell {
@@ -37,11 +39,23 @@ impl Cell for LstmCell {
             use_bias: fields.flag("use_bias", true),
             activation: fields.activation_or("activation", Function::Tanh),
             recurrent_activation: fields.activation_or("recurrent_activation", Function::Sigmoid),
+            cudnn: of_cudnn(fields),
         }
     }
 
     fn weights(&self, input: &Shape, suffix: &str) -> std::result::Result<Vec<Weight>, String> {
         let (features, gates) = (features(input)?, gates(4, self.units)?);
+        if self.cudnn {
+            let named =
+                |keras, shape, candle: &str, layout| Weight::new(keras, shape, format!("{candle}{suffix}"), layout);
+            let blocks = Layout::Cudnn { gates: 4 };
+            return Ok(vec![
+                named("kernel", vec![features, gates], "weight_ih_l0", blocks),
+                named("recurrent_kernel", vec![self.units, gates], "weight_hh_l0", blocks),
+                named("bias", vec![gates], "bias_ih_l0", Layout::AsIs).part(0, 2).flat(),
+                named("bias", vec![gates], "bias_hh_l0", Layout::AsIs).part(1, 2).flat(),
+            ]);
+        }
         let named = |keras, shape, candle: &str, layout| match self.is_candles() {
             true => Weight::new(keras, shape, format!("{candle}{suffix}"), layout),
             false => Weight::new(keras, shape, format!("{keras}{suffix}"), Layout::AsIs),
@@ -57,7 +71,7 @@ impl Cell for LstmCell {
     }
 
     fn weight_count(&self) -> usize {
-        2 + usize::from(self.use_bias)
+        2 + usize::from(self.use_bias) + usize::from(self.cudnn)
     }
 
     fn states(&self, input: &Shape) -> std::result::Result<Vec<Shape>, String> {
@@ -71,7 +85,8 @@ impl Cell for LstmCell {
 
     fn project(&self, xs: &Tensor, weights: &[Tensor]) -> Result<Tensor> {
         let zs = product(xs, weight(weights, 0)?, self.is_candles())?;
-        if self.use_bias { zs.broadcast_add(weight(weights, 2)?) } else { Ok(zs) }
+        let zs = if self.use_bias { zs.broadcast_add(weight(weights, 2)?)? } else { zs };
+        if self.cudnn { zs.broadcast_add(weight(weights, 3)?) } else { Ok(zs) }
     }
 
     fn step(&self, projected: &Tensor, states: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -90,6 +105,11 @@ impl LstmCell {
     fn is_candles(&self) -> bool {
         is_candles(&self.activation, &self.recurrent_activation)
     }
+}
+
+/// Whether a layer of Keras 2 was one of cuDNN, which stores its weights otherwise.
+pub(super) fn of_cudnn(fields: &mut Fields<'_>) -> bool {
+    dialect::is_legacy(fields.keras_major()) && fields.flag("cudnn", false)
 }
 
 /// Whether these are the activations of candle-nn's cells.

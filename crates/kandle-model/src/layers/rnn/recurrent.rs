@@ -6,7 +6,7 @@
 //!
 //! At a masked step the states stay as they were. Keras: the output there is that of the step before, and 0 before the
 //! first step that counts, whatever the initial state is; with `zero_output_for_mask` it is 0 at every masked step. This is
-//! what TensorFlow does; JAX repeats the state instead. Keras: an unrolled loop that goes backwards sets the outputs to 0
+//! what TensorFlow does; JAX repeats the state instead, and so did Keras before it became part of TensorFlow. Keras: an unrolled loop that goes backwards sets the outputs to 0
 //! by the mask in its own order, not in that of the outputs, so others than the masked ones.
 //!
 //! A model is immutable here, so a layer with `stateful` runs as it does the first time after loading: from zero states. A
@@ -21,7 +21,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::cell::{Cell, weight};
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight, dialect,
     layers::cannot,
     numeric::{cast, storage},
 };
@@ -36,6 +36,8 @@ pub(super) struct Recurrent {
     pub stateful: bool,
     pub zero_output_for_mask: bool,
     unroll: bool,
+    /// The state that is the output of a masked step, where that is not the output of the step before.
+    masked_output: Option<usize>,
 }
 
 impl Recurrent {
@@ -43,14 +45,24 @@ impl Recurrent {
     pub(super) fn read<C: Cell + 'static>(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
         fields.only("time_major", &false.into());
+        let cell = C::read(fields);
+        let unroll = fields.flag("unroll", false);
+        // Keras: before it became part of TensorFlow, a masked step gave the first state; from 2.2.3 on that is the first of
+        // the first cell.
+        let masked_output = match fields.is_older_than_tensorflows() && !unroll {
+            true if dialect::is_from(fields.context().keras_version, [2, 2, 3]) => Some(0),
+            true => Some(cell.output_state()),
+            false => None,
+        };
         Self {
-            cell: Box::new(C::read(fields)),
+            cell: Box::new(cell),
+            masked_output,
             return_sequences: fields.flag("return_sequences", false),
             return_state: fields.flag("return_state", false),
             go_backwards: fields.flag("go_backwards", false),
             stateful: fields.flag("stateful", false),
             zero_output_for_mask: fields.flag("zero_output_for_mask", false),
-            unroll: fields.flag("unroll", false),
+            unroll,
         }
     }
 
@@ -65,6 +77,7 @@ impl Recurrent {
             stateful,
             zero_output_for_mask: false,
             unroll: false,
+            masked_output: None,
         }
     }
 
@@ -136,6 +149,9 @@ impl Recurrent {
                 Some(mask) => {
                     let mask = mask.get(number)?;
                     let before = match outputs.last() {
+                        _ if self.masked_output.is_some() => {
+                            weight(&states, self.masked_output.unwrap_or_default())?.clone()
+                        }
                         Some(before) if self.unroll || !self.zero_output_for_mask => before.clone(),
                         _ => output.zeros_like()?,
                     };

@@ -18,6 +18,8 @@ pub(super) struct StackedRnnCells {
 
 impl Cell for StackedRnnCells {
     fn read(fields: &mut Fields<'_>) -> Self {
+        // Keras: there the states of the last cell come first.
+        fields.only("reverse_state_order", &false.into());
         let configs = match fields.take("cells") {
             Some(value) => match value.as_array() {
                 Some(configs) if !configs.is_empty() => configs.as_slice(),

@@ -1,0 +1,335 @@
+//! The classes and settings of layers as Keras 1 and 2 call them, in the words of Keras 3.
+//!
+//! A setting that is not named here is left to the layer, which refuses what it does not know.
+//!
+//! Source: `get_config` of tf_keras 2.21's layers and of Keras 1.2; keras/legacy/interfaces.py of Keras 2.2.
+
+use kandle_format::{
+    ErrorKind, LayerConfig, Problem,
+    json::{Map, Value as Json, shown},
+};
+
+/// What becomes of a setting.
+enum Word {
+    /// Keras 3 calls it otherwise.
+    Is(&'static str, &'static str),
+    /// It changes nothing at inference, or repeats what the graph says.
+    Idle(&'static str),
+    /// Keras 3 has no such setting: allowed with this value, in JSON, or null.
+    Only(&'static str, &'static str),
+}
+
+use Word::{Idle, Is, Only};
+
+/// Classes that are called otherwise in Keras 3.
+const CLASSES: &[(&str, &str)] = &[
+    ("Convolution1D", "Conv1D"),
+    ("Convolution2D", "Conv2D"),
+    ("Convolution3D", "Conv3D"),
+    ("AtrousConvolution1D", "Conv1D"),
+    ("AtrousConvolution2D", "Conv2D"),
+    ("AtrousConv1D", "Conv1D"),
+    ("AtrousConv2D", "Conv2D"),
+    ("Deconvolution2D", "Conv2DTranspose"),
+    ("Deconvolution3D", "Conv3DTranspose"),
+    ("Deconv2D", "Conv2DTranspose"),
+    ("Deconv3D", "Conv3DTranspose"),
+    ("Convolution2DTranspose", "Conv2DTranspose"),
+    ("Convolution3DTranspose", "Conv3DTranspose"),
+    ("SeparableConvolution1D", "SeparableConv1D"),
+    ("SeparableConvolution2D", "SeparableConv2D"),
+    ("TimeDistributedDense", "Dense"),
+    ("BatchNormalizationV1", "BatchNormalization"),
+    ("BatchNormalizationV2", "BatchNormalization"),
+    ("UnifiedLSTM", "LSTM"),
+    ("UnifiedGRU", "GRU"),
+    ("CuDNNLSTM", "LSTM"),
+    ("CuDNNGRU", "GRU"),
+];
+
+const RECURRENT: &[&str] = &["RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"];
+const CELLS: &[&str] = &["SimpleRNNCell", "LSTMCell", "GRUCell"];
+
+/// What settings are called in Keras 2.
+const KERAS_2: &[(&[&str], &[Word])] = &[
+    (&["InputLayer"], &[Is("batch_input_shape", "batch_shape"), Idle("input_shape")]),
+    (RECURRENT, &[Idle("implementation"), Idle("input_dim"), Idle("input_length")]),
+    (CELLS, &[Idle("implementation")]),
+    (&["Embedding"], &[Idle("input_length")]),
+    (&["LeakyReLU"], &[Is("alpha", "negative_slope")]),
+    (
+        &["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D"],
+        &[Only("groups", "1")],
+    ),
+    (
+        &["SeparableConv1D", "SeparableConv2D"],
+        &[Only("groups", "1"), Idle("kernel_initializer"), Idle("kernel_regularizer"), Idle("kernel_constraint")],
+    ),
+    (
+        &["DepthwiseConv1D", "DepthwiseConv2D"],
+        &[Idle("kernel_initializer"), Idle("kernel_regularizer"), Idle("kernel_constraint")],
+    ),
+    (
+        &["BatchNormalization", "SyncBatchNormalization"],
+        &[Idle("fused"), Idle("virtual_batch_size"), Only("adjustment", "null")],
+    ),
+    (
+        &["MultiHeadAttention"],
+        &[Idle("query_shape"), Idle("key_shape"), Idle("value_shape"), Only("softmax_robust_masking", "false")],
+    ),
+    (&["Softmax"], &[Only("robust_masking", "false")]),
+    (&["SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"], &[Idle("noise_shape")]),
+    (&["CategoryEncoding"], &[Only("sparse", "false"), Is("max_tokens", "num_tokens")]),
+    (&["Discretization"], &[Is("bins", "bin_boundaries")]),
+    (
+        &[
+            "RandomBrightness",
+            "RandomContrast",
+            "RandomCrop",
+            "RandomFlip",
+            "RandomHeight",
+            "RandomRotation",
+            "RandomTranslation",
+            "RandomWidth",
+            "RandomZoom",
+        ],
+        &[Idle("rng_type")],
+    ),
+];
+
+/// What settings are called in Keras 1.
+const KERAS_1: &[(&[&str], &[Word])] = &[
+    (
+        &["Dense", "TimeDistributedDense", "MaxoutDense", "LSTM", "GRU", "SimpleRNN"],
+        &[Is("output_dim", "units"), Idle("input_dim"), Idle("input_length")],
+    ),
+    (&["Highway"], &[Idle("input_dim"), Idle("input_length"), Idle("transform_bias")]),
+    (
+        &["LSTM", "GRU", "SimpleRNN"],
+        &[
+            Idle("init"),
+            Idle("inner_init"),
+            Idle("forget_bias_init"),
+            Is("inner_activation", "recurrent_activation"),
+            Idle("W_regularizer"),
+            Idle("U_regularizer"),
+            Idle("b_regularizer"),
+            Idle("dropout_W"),
+            Idle("dropout_U"),
+            Idle("consume_less"),
+        ],
+    ),
+    (&["Embedding"], &[Idle("init"), Idle("W_regularizer"), Idle("W_constraint"), Idle("dropout"), Idle("weights")]),
+    (
+        &[
+            "Dense",
+            "TimeDistributedDense",
+            "MaxoutDense",
+            "Highway",
+            "Convolution1D",
+            "AtrousConvolution1D",
+            "Convolution2D",
+            "AtrousConvolution2D",
+            "Deconvolution2D",
+            "Convolution3D",
+            "LocallyConnected1D",
+            "LocallyConnected2D",
+        ],
+        &[
+            Idle("init"),
+            Idle("W_regularizer"),
+            Idle("b_regularizer"),
+            Idle("W_constraint"),
+            Idle("b_constraint"),
+            Is("bias", "use_bias"),
+            Idle("weights"),
+        ],
+    ),
+    (
+        &[
+            "Convolution1D",
+            "AtrousConvolution1D",
+            "Convolution2D",
+            "AtrousConvolution2D",
+            "Deconvolution2D",
+            "SeparableConvolution2D",
+            "Convolution3D",
+            "LocallyConnected1D",
+            "LocallyConnected2D",
+        ],
+        &[
+            Is("nb_filter", "filters"),
+            Is("subsample", "strides"),
+            Is("subsample_length", "strides"),
+            Is("border_mode", "padding"),
+            Is("atrous_rate", "dilation_rate"),
+            Is("filter_length", "kernel_size"),
+            Idle("input_dim"),
+            Idle("input_length"),
+            Idle("output_shape"),
+        ],
+    ),
+    (
+        &["SeparableConvolution2D"],
+        &[
+            Idle("init"),
+            Idle("depthwise_regularizer"),
+            Idle("pointwise_regularizer"),
+            Idle("depthwise_constraint"),
+            Idle("pointwise_constraint"),
+            Idle("b_regularizer"),
+            Idle("b_constraint"),
+            Is("bias", "use_bias"),
+        ],
+    ),
+    (
+        &["MaxPooling1D", "AveragePooling1D"],
+        &[Is("pool_length", "pool_size"), Is("stride", "strides"), Is("border_mode", "padding")],
+    ),
+    (&["MaxPooling2D", "AveragePooling2D", "MaxPooling3D", "AveragePooling3D"], &[Is("border_mode", "padding")]),
+    (&["UpSampling1D"], &[Is("length", "size")]),
+    (&["Cropping1D", "Cropping2D", "Cropping3D"], &[]),
+    (&["Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout"], &[Is("p", "rate")]),
+    (&["GaussianNoise"], &[Is("sigma", "stddev")]),
+    (&["ActivityRegularization"], &[]),
+    (
+        &["BatchNormalization"],
+        &[
+            Only("mode", "0"),
+            Idle("beta_init"),
+            Idle("gamma_init"),
+            Idle("gamma_regularizer"),
+            Idle("beta_regularizer"),
+            Idle("weights"),
+        ],
+    ),
+    (&["PReLU"], &[Is("init", "alpha_initializer"), Idle("weights")]),
+];
+
+/// Translates the class and the settings of a layer of Keras `major`.
+///
+/// # Errors
+/// Settings with values for which Keras 3 has no words.
+pub(crate) fn translate(layer: &mut LayerConfig, major: u32) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    let config = &mut layer.config;
+    if layer.class != "InputLayer" {
+        // What a layer is fed stands in the InputLayer, or in the graph.
+        config.remove("batch_input_shape");
+    }
+    config.remove("input_dtype");
+    let refuse = |what: String| Problem::new(ErrorKind::Unsupported, &layer.at, what);
+    if major < 2 {
+        problems.extend(kernel_size(config).map(refuse));
+        problems.extend(apply(KERAS_1, &layer.class, config).into_iter().map(refuse));
+        order_of_axes(config);
+        if layer.class == "Merge" {
+            match merge(config) {
+                Ok(class) => class.clone_into(&mut layer.class),
+                Err(what) => problems.push(refuse(what)),
+            }
+        }
+    }
+    problems.extend(apply(KERAS_2, &layer.class, config).into_iter().map(refuse));
+    match layer.class.as_str() {
+        "BatchNormalization" | "BatchNormalizationV1" | "BatchNormalizationV2" | "SyncBatchNormalization" => {
+            // Keras 2 writes the axis as a list of one.
+            if let Some(Json::Array(axes)) = config.get("axis")
+                && let [axis] = axes.as_slice()
+            {
+                let axis = axis.clone();
+                config.insert("axis".to_owned(), axis);
+            }
+        }
+        "CuDNNLSTM" | "CuDNNGRU" => {
+            // Their functions are those of the library, so that they stand in no file.
+            config.insert("activation".to_owned(), "tanh".into());
+            config.insert("recurrent_activation".to_owned(), "sigmoid".into());
+            config.insert("cudnn".to_owned(), true.into());
+            if layer.class == "CuDNNGRU" {
+                config.insert("reset_after".to_owned(), true.into());
+            }
+        }
+        _ => {}
+    }
+    if let Some((_, class)) = CLASSES.iter().find(|(old, _)| *old == layer.class) {
+        (*class).clone_into(&mut layer.class);
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Applies what `table` says of `class`; returns what cannot be said in Keras 3's words.
+fn apply(table: &[(&[&str], &[Word])], class: &str, config: &mut Map<String, Json>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for word in table.iter().filter(|(classes, _)| classes.contains(&class)).flat_map(|(_, words)| *words) {
+        match word {
+            Is(old, new) => {
+                if let Some(value) = config.remove(*old) {
+                    config.insert((*new).to_owned(), value);
+                }
+            }
+            Idle(key) => {
+                config.remove(*key);
+            }
+            Only(key, allowed) => {
+                if let Some(value) = config.remove(*key).filter(|value| !value.is_null() && shown(value) != *allowed) {
+                    problems.push(format!("{key} = {} is not supported (only {allowed})", shown(&value)));
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// The edges of a kernel, which Keras 1 names one by one.
+fn kernel_size(config: &mut Map<String, Json>) -> Option<String> {
+    for edges in [&["nb_row", "nb_col"][..], &["kernel_dim1", "kernel_dim2", "kernel_dim3"]] {
+        let found: Vec<Json> = edges.iter().filter_map(|edge| config.remove(*edge)).collect();
+        if found.len() == edges.len() {
+            config.insert("kernel_size".to_owned(), found.into());
+        } else if !found.is_empty() {
+            return Some(format!("expected {} together", edges.join(", ")));
+        }
+    }
+    None
+}
+
+/// `dim_ordering`, as Keras 1 calls `data_format`.
+fn order_of_axes(config: &mut Map<String, Json>) {
+    if let Some(order) = config.remove("dim_ordering") {
+        let format = match order.as_str() {
+            Some("tf") => Json::from("channels_last"),
+            Some("th") => Json::from("channels_first"),
+            _ => order,
+        };
+        config.insert("data_format".to_owned(), format);
+    }
+}
+
+/// The class of Keras 3 that merges as the layer `Merge` of Keras 1 does.
+fn merge(config: &mut Map<String, Json>) -> Result<&'static str, String> {
+    let mut take = |key: &str| config.remove(key).unwrap_or_default();
+    let (mode, concat_axis, dot_axes) = (take("mode"), take("concat_axis"), take("dot_axes"));
+    for key in ["mode_type", "output_shape", "output_shape_type", "output_mask", "output_mask_type", "arguments"] {
+        take(key);
+    }
+    let class = match mode.as_str() {
+        Some("sum") => "Add",
+        Some("mul") => "Multiply",
+        Some("ave") => "Average",
+        Some("max") => "Maximum",
+        Some("concat") => {
+            config.insert("axis".to_owned(), concat_axis);
+            "Concatenate"
+        }
+        Some("dot") => {
+            config.insert("axes".to_owned(), dot_axes);
+            "Dot"
+        }
+        _ => {
+            let what = "is not supported (only sum, mul, ave, max, concat and dot)";
+            return Err(format!("mode = {} {what}", shown(&mode)));
+        }
+    };
+    Ok(class)
+}
