@@ -2,7 +2,7 @@
 
 mod judge;
 
-pub use judge::{Judged, array, judge, load_recorded, value, verify};
+pub use judge::{Judged, array, judge, load_recorded, open_recorded, value, verify};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
     Problem, Result, json, nearest, shown,
