@@ -5,7 +5,7 @@ Each file in it holds the weights of core/Dense/rank2 (a Dense of 6 features and
 the kernel is 0, 1, 2, …, the bias 100, 101, …, which every dtype here holds exactly.
 `*.weights.h5` are weight stores, `*.legacy.h5` legacy weights by the names of the
 layers, `sharded*` a map with its files. tests/refusals/forms.rs loads all of them
-and expects the same bits. Files of HDF5's newer format hold the time they were
+and expects the same bits, but of those called refused. Files of HDF5's newer format hold the time they were
 made, so they differ from run to run.
 """
 
@@ -242,6 +242,9 @@ def main():
     here = "/layers/dense/vars"
     sharded("sharded", {here: ["sharded_00000.weights.h5", "sharded_00001.weights.h5"]}, [{"0": KERNEL}, {"1": BIAS}])
     sharded("sharded_whole", {here: "sharded_whole_00000.weights.h5"}, [{"0": KERNEL, "1": BIAS}])
+    # What is refused: filters that lose numbers, or that Keras and h5py's defaults do not use.
+    store("refused_scale_offset", created(chunks=(4, 3), scaleoffset=3))
+    store("refused_szip", created(chunks=(4, 3), compression="szip", compression_opts=("nn", 4)))
     # As TensorFlow 2.12 and 2.13 called the layers of a model, and of a model in it.
     with h5py.File(HERE / "tensorflow_2_12.weights.h5", "w") as file:
         layers = file.create_group("_layer_checkpoint_dependencies")

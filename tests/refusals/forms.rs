@@ -1,12 +1,18 @@
 //! The same weights in every form that HDF5 has for them (reference_outputs/hdf5_forms.py) give the same numbers, bit for bit.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use candle_core::Device;
 use kandle::{Archive, Container, Limits, Model};
 use serde_json::json;
 
-use crate::files::*;
+use crate::{
+    files::*,
+    harm::{Lcg, mutated},
+};
 
 /// The files of hdf5_forms.zip by name.
 fn forms() -> BTreeMap<String, Vec<u8>> {
@@ -31,7 +37,7 @@ fn loaded(bytes: Vec<u8>) -> kandle::Result<BTreeMap<String, Vec<u64>>> {
 fn every_form_of_a_weight_store_gives_the_same_numbers() {
     let (expected, mut wrong, mut count) = (expected(), Vec::new(), 0);
     for (name, bytes) in forms() {
-        let apart = ["arrays", "bfloat16_untagged", "sharded_", "sharded.", "tensorflow_2_12"];
+        let apart = ["arrays", "bfloat16_untagged", "sharded_", "sharded.", "tensorflow_2_12", "refused"];
         if !name.ends_with(".weights.h5") || apart.iter().any(|apart| name.starts_with(apart)) {
             continue;
         }
@@ -144,5 +150,51 @@ fn dtypes_and_shapes_are_read_as_they_are() {
                 assert_eq!(read(&format!("{order}_{kind}{size}")), expected);
             }
         }
+    }
+}
+
+#[test]
+fn filters_that_are_not_read_are_refused_by_name() {
+    let mut forms = forms();
+    for (file, filter) in [("refused_scale_offset", "scale-offset"), ("refused_szip", "szip")] {
+        let error = loaded(forms.remove(&format!("{file}.weights.h5")).unwrap()).unwrap_err().to_string();
+        let what = format!("HDF5 filter {filter} (deflate, shuffle, fletcher32 and lzf are read)");
+        assert_eq!(error, format!("model with model › layers/dense/vars/0: {what}"));
+    }
+}
+
+#[test]
+fn mutated_forms_never_panic_and_never_take_long() {
+    const LONG: Duration = Duration::from_secs(2);
+    let (mut random, mut whole, mut broken) = (Lcg(73), 0, 0);
+    for (name, original) in forms() {
+        for number in 0..60 {
+            let bytes = mutated(&original, &mut random);
+            let start = Instant::now();
+            match loaded(bytes) {
+                Ok(_) => whole += 1,
+                Err(error) => {
+                    assert!(!error.to_string().contains("gave up"), "mutation {number} of {name} panics");
+                    broken += 1;
+                }
+            }
+            assert!(start.elapsed() < LONG, "mutation {number} of {name} took {:?}", start.elapsed());
+        }
+    }
+    assert!(whole > 1000 && broken > 500, "{whole} {broken}");
+}
+
+/// A checksum of chunks that was stored is compared: no bit of them may flip unseen.
+#[test]
+fn a_flipped_bit_under_a_checksum_is_found() {
+    let original = forms().remove("fletcher32.weights.h5").unwrap();
+    // Where the kernel's first row begins in the first chunk: 0, 1, 2.
+    let row: Vec<u8> = [0_f32, 1., 2.].iter().flat_map(|number| number.to_le_bytes()).collect();
+    let at = (0..original.len()).find(|at| original[*at..].starts_with(&row)).unwrap();
+    for byte in at..at + 48 {
+        let mut bytes = original.clone();
+        bytes[byte] ^= 4;
+        let error = loaded(bytes).unwrap_err().to_string();
+        assert!(error.starts_with("model with model › layers/dense/vars/0: damaged HDF5: "), "{error}");
     }
 }

@@ -389,7 +389,7 @@ impl<'a> Array<'a> {
         if let Some(other) = filters.iter().find(|filter| ![DEFLATE, SHUFFLE, FLETCHER32, LZF].contains(filter)) {
             return Err(self.wrong(
                 ErrorKind::Unsupported,
-                &format!("HDF5 filter {other} (deflate, shuffle, fletcher32 and lzf are read)"),
+                &format!("HDF5 filter {} (deflate, shuffle, fletcher32 and lzf are read)", filter_name(*other)),
             ));
         }
         let dtype = self.dtype()?;
@@ -536,6 +536,23 @@ fn kind_of(datatype: &Datatype) -> String {
         Datatype::VariableLength { .. } => "lists of any length".to_owned(),
         Datatype::Array { .. } => "arrays".to_owned(),
         _ => "a kind that is not known".to_owned(),
+    }
+}
+
+/// A filter that is not read, by the name that a user would know it by.
+fn filter_name(filter: u16) -> String {
+    match filter {
+        4 => "szip".to_owned(),
+        5 => "n-bit".to_owned(),
+        6 => "scale-offset".to_owned(),
+        307 => "bzip2".to_owned(),
+        32001 => "blosc".to_owned(),
+        32004 => "lz4".to_owned(),
+        32008 => "bitshuffle".to_owned(),
+        32013 => "zfp".to_owned(),
+        32015 => "zstd".to_owned(),
+        32026 => "blosc2".to_owned(),
+        other => other.to_string(),
     }
 }
 
