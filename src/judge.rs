@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use candle_core::Device;
-use kandle_format::{Archive, Container, Dtype, Error, Limits, Result};
-use kandle_model::{Model, Plan, Value};
+use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Result};
+use kandle_model::{Model, Value};
 use kandle_parity::{Array, Case, CaseReport, Failure, LayerCall, Outcome, Subject, Trace, check};
 
 /// Keras's dtypes, and what the judge calls them.
@@ -34,7 +34,10 @@ pub fn verify(path: impl AsRef<Path>) -> CaseReport {
         Err(error) => report.files.push(("case.json".to_owned(), Outcome::Broken(error.to_string()))),
         Ok(case) => {
             report.expect.clone_from(&case.expect);
-            report.files = case.files.iter().map(|file| (file.clone(), judge(&case, file))).collect();
+            // An architecture and its weights are one model.
+            let counted =
+                |file: &&String| file.as_str() != "weights.h5" || !case.files.iter().any(|other| other == "model.json");
+            report.files = case.files.iter().filter(counted).map(|file| (file.clone(), judge(&case, file))).collect();
         }
     }
     report
@@ -55,20 +58,37 @@ fn reason(error: &Error) -> String {
     error.problems().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The model in one file of a case. A `.weights.h5` is loaded into the model that the `model.keras` beside it describes.
+/// The model in one file of a case, or in the folder of this name, as [`open_recorded`] finds it.
 ///
 /// # Errors
-/// As [`Archive::open`], [`Plan::new`] and [`Plan::load`].
+/// As [`open_recorded`] and [`Model::from_archive`].
 pub fn load_recorded(case: &Case, file: &str) -> Result<Model> {
-    let open = |file: &str| Archive::open(case.path.join(file), &Limits::default());
-    let archive = open(file)?;
-    if archive.container() != Container::Weights {
-        return Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model);
+    Model::from_archive(&open_recorded(case, file)?, &Device::Cpu).map(|(model, _)| model)
+}
+
+/// Opens one file of a case, or the folder of this name. Weights alone get the configuration that lies beside them, in
+/// `model.keras` or else in `model.json`; an architecture gets the weights beside it.
+///
+/// # Errors
+/// As [`Archive::open`] and [`Archive::with_weights`].
+pub fn open_recorded(case: &Case, file: &str) -> Result<Archive> {
+    let path = case.path.join(file);
+    let open = |path: &Path| Archive::open(path, &Limits::default());
+    let beside = |names: &[&str]| match names.iter().map(|name| path.with_file_name(name)).find(|path| path.exists()) {
+        Some(path) => open(&path),
+        None => {
+            let what = format!("expected beside it one of {}", names.join(", "));
+            Err(Error::new(ErrorKind::Missing, "", what).in_file(&path.display().to_string()))
+        }
+    };
+    let archive = open(&path)?;
+    if !archive.container().has_config() {
+        beside(&["model.keras", "model.json"])?.with_weights(archive)
+    } else if !archive.has_weights() {
+        archive.with_weights(beside(&["weights.h5", "model.weights.json", "model.weights.h5"])?)
+    } else {
+        Ok(archive)
     }
-    let model = open(&Path::new(file).with_file_name("model.keras").to_string_lossy())?;
-    let plan = Plan::new(&model.config()?).map_err(|error| error.in_file(model.name()))?;
-    let (vars, _) = plan.load(&archive, &Device::Cpu)?;
-    plan.with(&vars)
 }
 
 /// A [`Model`] before the judge.

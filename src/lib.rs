@@ -2,10 +2,10 @@
 
 mod judge;
 
-pub use judge::{Judged, array, judge, load_recorded, value, verify};
+pub use judge::{Judged, array, judge, load_recorded, open_recorded, value, verify};
 pub use kandle_format::{
-    Archive, Array as StoredArray, Bytes, Container, Dtype, Error, ErrorKind, Hdf5File, LayerConfig, Limits,
-    ModelConfig, Problem, Result, json, nearest, shown,
+    Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
+    Problem, Result, json, nearest, shown,
 };
 pub use kandle_model::{
     Activation, Argument, Arguments, Call, Family, Fields, FileLayer, Function, Given, Inner, Input, KerasLayer,

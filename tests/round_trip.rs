@@ -17,11 +17,8 @@ fn models() -> Vec<(Case, Archive)> {
     let mut models = Vec::new();
     for folder in find_cases(CASES).unwrap() {
         let case = Case::open(folder).unwrap();
-        for file in case.files.iter().filter(|_| case.expect.is_none()) {
-            let archive = Archive::open(case.path.join(file), &Limits::default()).unwrap();
-            if archive.container() != Container::Weights {
-                models.push((case.clone(), archive));
-            }
+        for file in case.files.iter().filter(|file| case.expect.is_none() && !file.contains("weights")) {
+            models.push((case.clone(), kandle::open_recorded(&case, file).unwrap()));
         }
     }
     models

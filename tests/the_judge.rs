@@ -1,13 +1,13 @@
 //! The judge is judged: each of these mistakes must turn a case red, in the layer where it was made.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Module, VarBuilder, VarMap};
 use example3::Example3;
 use kandle::{
     Archive, Judged, Limits, Model, Plan,
-    parity::{Array, Case, Failure, How, LayerCall, Subject, Trace, Verdict, check},
+    parity::{Array, Case, Failure, How, LayerCall, Standing, Subject, Trace, Verdict, check},
 };
 
 fn case(name: &str) -> Case {
@@ -191,4 +191,43 @@ fn a_lost_mask_is_red() {
     let verdict = check(&case, "model.keras", &WithoutMasks(Judged(&model)));
     let failed: Vec<&str> = verdict.failures().map(|check| check.tensor.as_str()).collect();
     assert!(!failed.is_empty() && failed.iter().all(|tensor| *tensor == "mask_0"), "{failed:?}");
+}
+
+/// One model as a folder, as an architecture with its weights, and as weights whose configuration lies beside them.
+#[test]
+fn a_model_in_several_files_is_judged_as_one() {
+    let recorded = case("core/Dense/rank2").path;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("model")).unwrap();
+    let mut zip = zip::ZipArchive::new(fs::File::open(recorded.join("model.keras")).unwrap()).unwrap();
+    for index in 0..zip.len() {
+        let mut member = zip.by_index(index).unwrap();
+        let mut file = fs::File::create(at("model").join(member.name().unwrap().as_ref())).unwrap();
+        std::io::copy(&mut member, &mut file).unwrap();
+    }
+    fs::copy(at("model/config.json"), at("model.json")).unwrap();
+    for name in ["weights.h5", "model.weights.h5"] {
+        fs::copy(recorded.join("model.weights.h5"), at(name)).unwrap();
+    }
+    fs::copy(recorded.join("io.safetensors"), at("io.safetensors")).unwrap();
+    let mut words: serde_json::Value = serde_json::from_slice(&fs::read(recorded.join("case.json")).unwrap()).unwrap();
+    words["files"] = serde_json::json!(["model", "model.json", "weights.h5", "model.weights.h5"]);
+    fs::write(at("case.json"), words.to_string()).unwrap();
+
+    let report = kandle::verify(folder.path());
+    assert_eq!(report.standing(), Standing::Ok, "{}", report.line());
+    let judged: Vec<&str> = report.files.iter().map(|(file, _)| file.as_str()).collect();
+    assert_eq!(judged, ["model", "model.json", "model.weights.h5"]);
+    let pair = kandle::open_recorded(&Case::open(folder.path()).unwrap(), "weights.h5").unwrap();
+    assert!(pair.name().ends_with("/model.json with weights.h5"), "{}", pair.name());
+    // Without its weights it is no model.
+    for name in ["weights.h5", "model.weights.h5"] {
+        fs::remove_file(at(name)).unwrap();
+    }
+    let reason = kandle::verify(folder.path()).line();
+    assert!(
+        reason.contains("model.json: expected beside it one of weights.h5, model.weights.json, model.weights.h5"),
+        "{reason}"
+    );
 }

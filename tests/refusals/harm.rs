@@ -128,7 +128,7 @@ fn unusual_hdf5_loads_with_the_right_numbers() {
 // ---- Mutations ----
 
 /// Knuth's 64-bit linear congruential generator.
-struct Lcg(u64);
+pub struct Lcg(pub u64);
 
 impl Lcg {
     fn below(&mut self, most: usize) -> usize {
@@ -138,7 +138,7 @@ impl Lcg {
 }
 
 /// `bytes` damaged in one of the ways files are damaged, or attacked; never the same as before.
-fn mutated(bytes: &[u8], random: &mut Lcg) -> Vec<u8> {
+pub fn mutated(bytes: &[u8], random: &mut Lcg) -> Vec<u8> {
     loop {
         let mut out = bytes.to_vec();
         let start = random.below(out.len());

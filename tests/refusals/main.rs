@@ -3,7 +3,9 @@
 //! Every file is a recorded one of `reference_outputs` with one thing wrong. The words are asserted in full, because they
 //! are all that a user has to act on.
 
+mod containers;
 mod files;
+mod forms;
 mod harm;
 mod variables;
 
@@ -43,9 +45,19 @@ fn what_is_no_keras_file_is_refused() {
             says: "model: a zip, but not a Keras file: neither config.json nor metadata.json is in it",
         },
         Case {
-            is: "an architecture",
+            is: "a JSON text of something else",
+            error: || refused(br#" {"layers": []}"#.to_vec()),
+            says: "model: a JSON text, but not one of Keras's: neither class_name nor weight_map is in it",
+        },
+        Case {
+            is: "half an architecture",
             error: || refused(br#" {"class_name": "Sequential"}"#.to_vec()),
-            says: "model: a JSON text: an architecture without its weights is not read yet; save the whole model as .keras",
+            says: "model: config is missing: expected a Keras model or layer",
+        },
+        Case {
+            is: "an architecture without its weights",
+            error: || refused(members(keras(DENSE)).remove(1).1),
+            says: "model: an architecture without weights: open it together with the file of its weights",
         },
         Case {
             is: "HDF5 of something else",
@@ -63,13 +75,13 @@ fn what_is_no_keras_file_is_refused() {
             says: "/no/such/model.keras: cannot read: No such file or directory (os error 2)",
         },
         Case {
-            is: "a folder",
+            is: "a folder of something else",
             error: || {
                 let folder = tempfile::tempdir().unwrap();
                 let error = Model::load(folder.path(), &Device::Cpu).unwrap_err().to_string();
                 error.replace(&folder.path().display().to_string(), "FOLDER")
             },
-            says: "FOLDER: cannot read: Is a directory (os error 21)",
+            says: "FOLDER: a folder, but not a Keras file: neither config.json nor metadata.json is in it",
         },
     ]);
 }
@@ -126,7 +138,7 @@ fn members_that_are_missing_or_broken_are_refused() {
         Case {
             is: "no metadata",
             error: || refused(without(DENSE, "metadata.json")),
-            says: "model › metadata.json: missing: the zip holds config.json, model.weights.h5",
+            says: "model › metadata.json: missing: the zip holds config.json, model.weights.h5; config.json is written in the words of one version of Keras: name it in metadata.json as {\"keras_version\": \"3.0.0\"}",
         },
         Case {
             is: "no configuration",
@@ -141,7 +153,7 @@ fn members_that_are_missing_or_broken_are_refused() {
         Case {
             is: "no version",
             error: || refused(with_text(DENSE, "metadata.json", "{}")),
-            says: "model › metadata.json: keras_version is missing",
+            says: "model › metadata.json: keras_version is missing: it says in which version's words config.json is written",
         },
         Case {
             is: "metadata not JSON",

@@ -67,9 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// The model, and the inputs recorded beside it where `path` is a case.
+/// The model, and the inputs recorded beside it where `path` is a case. A model may be a folder too.
 fn open(path: &Path) -> Result<(Model, Option<Vec<Array>>), Failure> {
-    if !path.is_dir() {
+    if !path.is_dir() || path.join("config.json").is_file() {
         return Ok((Model::load(path, &Device::Cpu)?, None));
     }
     let case = Case::open(path)?;

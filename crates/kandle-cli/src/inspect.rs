@@ -24,7 +24,7 @@ use crate::{Failure, terminal};
 #[command(after_long_help = "\
 With --json, one object; what does not apply or is not known is null:
   file            the path
-  container       \"keras\", \"weights\" or \"legacy\"
+  container       \"keras\", \"weights\", \"legacy\", \"legacy weights\" or \"architecture\"
   keras_version, backend
   model           {class, name}
   runs            whether kandle runs this model; null for weights without a configuration
@@ -82,7 +82,7 @@ struct Inspected<'a> {
 impl<'a> Inspected<'a> {
     fn new(archive: &'a Archive) -> kandle::Result<Self> {
         let mut inspected = Self { archive, config: None, plan: None, report: None, problems: Vec::new() };
-        if archive.container() == Container::Weights {
+        if !archive.container().has_config() {
             return Ok(inspected);
         }
         let config = archive.config()?;
@@ -320,6 +320,8 @@ fn container(container: Container) -> &'static str {
         Container::Keras => "keras",
         Container::Weights => "weights",
         Container::Legacy => "legacy",
+        Container::LegacyWeights => "legacy weights",
+        Container::Architecture => "architecture",
         _ => "other",
     }
 }

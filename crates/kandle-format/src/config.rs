@@ -10,7 +10,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ModelConfig {
-    /// Where the configuration stands: `config.json`.
+    /// Where the configuration stands: `config.json`; empty where it is the whole file.
     pub at: String,
     /// `Sequential`, `Functional`, or the name of a user's own class.
     pub class: String,
@@ -65,11 +65,15 @@ impl ModelConfig {
     /// [`ErrorKind::Damaged`] where the text is not a model's configuration.
     pub fn from_json(text: &str) -> Result<Self> {
         const AT: &str = "model.json";
-        let value = json::parse(text.as_bytes(), AT, &Limits::default())?;
+        Self::read_architecture(AT, &json::parse(text.as_bytes(), AT, &Limits::default())?)
+    }
+
+    /// Reads what `model.to_json()` wrote, which is known by itself.
+    pub(crate) fn read_architecture(at: &str, value: &Value) -> Result<Self> {
         let named = value.get("keras_version").and_then(Value::as_str);
         let is_keras_3 = || value.get("module").is_some() && value.get("registered_name").is_some();
         let version = named.or_else(|| is_keras_3().then_some("3")).map(str::to_owned);
-        Self::read(AT, &value, version)
+        Self::read(at, value, version)
     }
 
     /// Reads the envelope of a model.
@@ -88,7 +92,9 @@ impl ModelConfig {
             _ => return Err(damaged("config is neither an object nor a list")),
         };
         let layers = layers.map(Vec::as_slice).unwrap_or_default();
-        let read = |(index, layer): (usize, &Value)| LayerConfig::read(&format!("{at} › layers[{index}]"), layer);
+        // An architecture is the file itself, and has no place within it.
+        let within = if at.is_empty() { String::new() } else { format!("{at} › ") };
+        let read = |(index, layer): (usize, &Value)| LayerConfig::read(&format!("{within}layers[{index}]"), layer);
         Ok(Self {
             at: at.to_owned(),
             name: config.get("name").and_then(Value::as_str).unwrap_or("model").to_owned(),

@@ -43,7 +43,7 @@ struct Stored {
     dtype: std::result::Result<(Dtype, Order), String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Little,
     Big,
@@ -146,6 +146,11 @@ impl Hdf5File {
         if self.allowance.is_spent() {
             return self.wrong(ErrorKind::Limit, path, TOO_MUCH).caused_by(error);
         }
+        if matches!(error, hdf5::Error::Format(FormatError::NestingDepthExceeded)) {
+            // The crate follows a header through 32 pieces. One has that many where attributes were added one by one.
+            let what = "HDF5 structures in more pieces, or nested deeper, than are read";
+            return self.wrong(ErrorKind::Limit, path, what).caused_by(error);
+        }
         let what = match &error {
             // A soft link in a group of the first version looks like an object at the address that stands for none.
             hdf5::Error::Format(FormatError::UnexpectedEof { expected: usize::MAX, .. }) => {
@@ -174,7 +179,7 @@ impl Hdf5File {
     #[must_use]
     pub fn array(&self, path: &str) -> Option<Array<'_>> {
         let (path, stored) = self.arrays.get_key_value(path)?;
-        Some(Array { file: self, path, stored })
+        Some(Array { file: self, path, within: path, stored, known: None })
     }
 
     /// The text attribute `name` of the group at `path`: a string, or bytes that are UTF-8.
@@ -251,12 +256,21 @@ impl fmt::Debug for Hdf5File {
 #[derive(Clone, Copy)]
 pub struct Array<'a> {
     file: &'a Hdf5File,
+    /// The path it is listed under.
     path: &'a str,
+    /// Its path in the file.
+    within: &'a str,
     stored: &'a Stored,
+    known: Option<Dtype>,
 }
 
 impl<'a> Array<'a> {
-    /// Where the array lies in its file.
+    /// The same array, known by another path than its file's.
+    pub(crate) fn listed_as(self, path: &'a str) -> Self {
+        Self { path, ..self }
+    }
+
+    /// The path it is listed under.
     #[must_use]
     pub fn path(&self) -> &'a str {
         self.path
@@ -268,14 +282,30 @@ impl<'a> Array<'a> {
         &self.stored.shape
     }
 
+    /// The same array, its numbers known to be of `dtype` where the file does not say it: Keras's legacy files have a
+    /// bfloat16 as two opaque bytes, and only the layer's dtype says what they are. `None` where the file says another.
+    #[must_use]
+    pub fn known_as(self, dtype: Dtype) -> Option<Self> {
+        match &self.stored.dtype {
+            Ok((stored, _)) => (*stored == dtype).then_some(self),
+            Err(what) => (what == UNTAGGED && dtype == Dtype::Bfloat16).then_some(Self { known: Some(dtype), ..self }),
+        }
+    }
+
     /// The dtype of the numbers.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a type that Keras does not write (compound, text, …).
+    /// [`ErrorKind::Unsupported`] for a type that Keras does not write (compound, text, …), or that the file does not tell.
     pub fn dtype(&self) -> Result<Dtype> {
-        match &self.stored.dtype {
-            Ok((dtype, _)) => Ok(*dtype),
-            Err(what) => Err(self.wrong(ErrorKind::Unsupported, what)),
+        self.numbers().map(|(dtype, _)| dtype)
+    }
+
+    /// The dtype of the numbers and the order of their bytes.
+    fn numbers(&self) -> Result<(Dtype, Order)> {
+        match (&self.stored.dtype, self.known) {
+            (Ok(numbers), _) => Ok(*numbers),
+            (Err(_), Some(known)) => Ok((known, Order::Little)),
+            (Err(what), None) => Err(self.wrong(ErrorKind::Unsupported, what)),
         }
     }
 
@@ -285,17 +315,17 @@ impl<'a> Array<'a> {
     /// [`ErrorKind::Damaged`] where the bytes are not all there, [`ErrorKind::Unsupported`] for storage that Keras does
     /// not use, [`ErrorKind::Limit`] where compressed data would unpack to too much.
     pub fn bytes(&self) -> Result<Cow<'a, [u8]>> {
-        let (dtype, order) = self.stored.dtype.as_ref().map_err(|what| self.wrong(ErrorKind::Unsupported, what))?;
-        let expected = byte_count(&self.stored.shape, *dtype)
+        let (dtype, order) = self.numbers()?;
+        let expected = byte_count(&self.stored.shape, dtype)
             .ok_or_else(|| self.wrong(ErrorKind::Limit, "too large to address"))?;
         let mut bytes = self.stored_bytes(expected)?;
         if u64::try_from(bytes.len()) != Ok(expected) {
             return Err(self.wrong(ErrorKind::Damaged, &format!("expected {expected} bytes, found {}", bytes.len())));
         }
-        if *order == Order::Big {
+        if order == Order::Big {
             bytes.to_mut().chunks_exact_mut(dtype.size().max(1)).for_each(<[u8]>::reverse);
         }
-        if *dtype == Dtype::Bool && bytes.iter().any(|byte| *byte > 1) {
+        if dtype == Dtype::Bool && bytes.iter().any(|byte| *byte > 1) {
             return Err(self.wrong(ErrorKind::Damaged, "a bool that is neither 0 nor 1"));
         }
         Ok(bytes)
@@ -307,8 +337,8 @@ impl<'a> Array<'a> {
         }
         let dataset = &self.stored.dataset;
         self.file.allowance.renew();
-        let read = || dataset.read_raw().map(Cow::Owned).map_err(|error| self.file.damaged(self.path, error));
-        match dataset.layout().map_err(|error| self.file.damaged(self.path, error))? {
+        let read = || dataset.read_raw().map(Cow::Owned).map_err(|error| self.file.damaged(self.within, error));
+        match dataset.layout().map_err(|error| self.file.damaged(self.within, error))? {
             // Reading no rows fails where there are none to read in this file.
             Layout::Contiguous { .. }
                 if matches!(
@@ -359,7 +389,7 @@ impl<'a> Array<'a> {
         if let Some(other) = filters.iter().find(|filter| ![DEFLATE, SHUFFLE, FLETCHER32, LZF].contains(filter)) {
             return Err(self.wrong(
                 ErrorKind::Unsupported,
-                &format!("HDF5 filter {other} (deflate, shuffle, fletcher32 and lzf are read)"),
+                &format!("HDF5 filter {} (deflate, shuffle, fletcher32 and lzf are read)", filter_name(*other)),
             ));
         }
         let dtype = self.dtype()?;
@@ -382,7 +412,7 @@ impl<'a> Array<'a> {
             let what = format!("its shape {:?} is more than the file can hold", self.stored.shape);
             return Err(self.wrong(ErrorKind::Damaged, &what));
         };
-        let chunks = dataset.chunks().map_err(|error| self.file.damaged(self.path, error))?;
+        let chunks = dataset.chunks().map_err(|error| self.file.damaged(self.within, error))?;
         let in_grid = |offset: &[u64]| {
             offset.len() == chunk_shape.len()
                 && offset.iter().zip(chunk_shape).zip(&self.stored.shape).all(|((at, edge), axis)| {
@@ -410,7 +440,7 @@ impl<'a> Array<'a> {
     }
 
     fn wrong(&self, kind: ErrorKind, what: &str) -> Error {
-        self.file.wrong(kind, self.path, what)
+        self.file.wrong(kind, self.within, what)
     }
 }
 
@@ -482,8 +512,9 @@ fn dtype_of(datatype: &Datatype, dataset: &Dataset) -> std::result::Result<(Dtyp
             }
         }
         // Keras 3 writes bfloat16 as two opaque bytes and says so in an attribute.
-        Datatype::Opaque { size: 2, .. } => match dataset.attrs().ok().and_then(|mut attrs| attrs.remove("dtype")) {
-            Some(named) if named.as_str() == Some("bfloat16") => Ok((Dtype::Bfloat16, Order::Little)),
+        Datatype::Opaque { size: 2, .. } => match dataset.attrs().ok().map(|mut attrs| attrs.remove("dtype")) {
+            Some(Some(named)) if named.as_str() == Some("bfloat16") => Ok((Dtype::Bfloat16, Order::Little)),
+            Some(None) => Err(UNTAGGED.to_owned()),
             _ => Err(other()),
         },
         _ => Err(other()),
@@ -508,6 +539,23 @@ fn kind_of(datatype: &Datatype) -> String {
     }
 }
 
+/// A filter that is not read, by the name that a user would know it by.
+fn filter_name(filter: u16) -> String {
+    match filter {
+        4 => "szip".to_owned(),
+        5 => "n-bit".to_owned(),
+        6 => "scale-offset".to_owned(),
+        307 => "bzip2".to_owned(),
+        32001 => "blosc".to_owned(),
+        32004 => "lz4".to_owned(),
+        32008 => "bitshuffle".to_owned(),
+        32013 => "zfp".to_owned(),
+        32015 => "zstd".to_owned(),
+        32026 => "blosc2".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Bytes of an array; `None` where they cannot be counted.
 fn byte_count(shape: &[usize], dtype: Dtype) -> Option<u64> {
     let count = shape.iter().try_fold(dtype.size(), |product, axis| product.checked_mul(*axis))?;
@@ -528,6 +576,9 @@ pub(crate) fn first_bytes(bytes: &[u8]) -> String {
     let shown: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     if shown.is_empty() { "none, the file is empty".to_owned() } else { shown.join(" ") }
 }
+
+/// What two bytes are refused with that may be a bfloat16.
+const UNTAGGED: &str = "two opaque bytes, which do not say what they are";
 
 /// What a file is refused with when it makes its reader go round.
 const TOO_MUCH: &str = "links or indexes that lead to the same place over and over: more to read than the file holds";

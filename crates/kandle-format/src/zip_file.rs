@@ -68,8 +68,11 @@ impl ZipFile {
                 Ok(Some(Bytes::from(unpacked)))
             }
             other => {
-                let what =
-                    format!("compressed with {}, only stored and deflated members are read", shown(&other.to_string()));
+                let method = match other.to_string().to_lowercase() {
+                    unknown if unknown == "unknown" => "a method that is not known".to_owned(),
+                    method => method,
+                };
+                let what = format!("compressed with {method}, only stored and deflated members are read");
                 Err(Error::new(ErrorKind::Unsupported, name, what))
             }
         }

@@ -226,6 +226,10 @@ fn load<'a, T>(
     store: impl FnOnce(&[Found<'a>]) -> Result<T>,
 ) -> Result<(T, LoadReport)> {
     let in_file = |error: Error| error.in_file(archive.name());
+    if !archive.has_weights() {
+        let what = "an architecture without weights: open it together with the file of its weights";
+        return Err(in_file(Error::new(ErrorKind::Missing, "", what)));
+    }
     let found = find(map, archive).map_err(in_file)?;
     let stored = store(&found).map_err(in_file)?;
     let loaded = |found: &Found<'_>| LoadedWeight {
@@ -264,6 +268,8 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
         match arrays {
             Ok(arrays) => {
                 for (weight, array) in layer.weights.iter().zip(arrays) {
+                    // Legacy files do not say that their two bytes are a bfloat16.
+                    let array = weight.dtype.and_then(|dtype| array.known_as(dtype)).unwrap_or(array);
                     problems.extend(
                         misfit(weight, &array, archive).map(|what| Problem::new(ErrorKind::Weights, &at, what)),
                     );

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kandle_format::{Archive, Array, Container, ErrorKind, Hdf5File, Problem};
+use kandle_format::{Archive, Array, Arrays, ErrorKind, Problem};
 
 use crate::{
     LayerWeights, Weight, WeightMap,
@@ -11,12 +11,12 @@ use crate::{
 
 /// Where the array of each weight of `map` lies: for each layer, its arrays in the order of its weights, or what is wrong.
 pub(crate) fn locate<'a>(archive: &'a Archive, map: &WeightMap) -> Located<'a> {
-    match archive.container() {
-        Container::Legacy => by_name(archive.arrays(), map),
-        _ => Located {
-            layers: map.layers.iter().map(|layer| by_number(archive.arrays(), layer)).collect(),
-            copies: map.layers.iter().flat_map(|layer| second_time(archive.arrays(), layer)).collect(),
-        },
+    if archive.weights_are_legacy() {
+        return by_name(archive, map);
+    }
+    Located {
+        layers: map.layers.iter().map(|layer| by_number(archive.arrays(), layer)).collect(),
+        copies: map.layers.iter().flat_map(|layer| second_time(archive.arrays(), layer)).collect(),
     }
 }
 
@@ -30,13 +30,13 @@ pub(crate) struct Located<'a> {
 }
 
 /// The arrays of a weight store that are copies of the layer's weights.
-fn second_time<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Vec<Array<'a>> {
+fn second_time<'a>(arrays: &'a Arrays, layer: &LayerWeights) -> Vec<Array<'a>> {
     let copies = layer.weights.iter().filter_map(|weight| weight.copy.as_ref());
     copies.filter_map(|copy| arrays.array(&format!("{}/{copy}", layer.group))).collect()
 }
 
 /// `layers/dense/vars/0`, `…/1`: the weights of an object are numbered in the order Keras creates them.
-fn by_number<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Result<Vec<Array<'a>>, Vec<Problem>> {
+fn by_number<'a>(arrays: &'a Arrays, layer: &LayerWeights) -> Result<Vec<Array<'a>>, Vec<Problem>> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     all(layer.weights.iter().map(|weight| {
         let count = counts.entry(weight.owner.as_str()).or_default();
@@ -68,13 +68,13 @@ fn by_number<'a>(arrays: &'a Hdf5File, layer: &LayerWeights) -> Result<Vec<Array
 /// is what the weight is called.
 ///
 /// Source: keras/src/legacy/saving/legacy_h5_format.py (`_legacy_weights`).
-fn by_name<'a>(arrays: &'a Hdf5File, map: &WeightMap) -> Located<'a> {
+fn by_name<'a>(archive: &'a Archive, map: &WeightMap) -> Located<'a> {
     let mut layers: Vec<Result<Vec<Option<Array<'a>>>, Vec<Problem>>> =
         map.layers.iter().map(|layer| Ok(vec![None; layer.weights.len()])).collect();
     let mut copies = Vec::new();
     for group in &map.legacy {
         let order = in_order(map, group);
-        match in_group(arrays, group, &order) {
+        match in_group(archive, group, &order) {
             Ok(found) => {
                 for (member, array) in order.iter().zip(found) {
                     if let Some(Ok(layer)) = layers.get_mut(member.entry)
@@ -194,11 +194,12 @@ fn called(name: &str) -> String {
 
 /// The arrays of a group of a legacy file for the weights `members`.
 fn in_group<'a>(
-    arrays: &'a Hdf5File,
+    archive: &'a Archive,
     legacy: &LegacyGroup,
     members: &[Member<'_>],
 ) -> Result<Vec<Array<'a>>, Vec<Problem>> {
-    let group = format!("model_weights/{}", legacy.name);
+    let arrays = archive.arrays();
+    let group = format!("{}{}", archive.legacy_root(), legacy.name);
     let at = match members.first() {
         Some(member) if member.layer.layer == legacy.name => place(member.layer),
         _ => format!("layer \"{}\"", kandle_format::shown(&legacy.name)),
@@ -206,7 +207,7 @@ fn in_group<'a>(
     let fail = |what: String| vec![Problem::new(ErrorKind::Weights, &at, what)];
     let names = arrays.text_list_attribute(&group, "weight_names").map_err(|error| fail(error.to_string()))?;
     let Some(names) = names else {
-        return Err(fail(format!("missing: no group {}{}", arrays.place(&group), near_group(arrays, &legacy.name))));
+        return Err(fail(format!("missing: no group {}{}", arrays.place(&group), near_group(archive, &legacy.name))));
     };
     let found: Vec<String> = names.iter().map(|name| called(name)).collect();
     // An array that candle has in parts is listed once.
@@ -273,13 +274,13 @@ fn by_their_names(names: &[String], found: &[String], expected: &[&str]) -> Opti
 /// The arrays of `archive` that belong to the model but are not `used`. Those of `incomplete` layers are left out: what is
 /// wrong there was said already.
 pub(crate) fn left_over<'a>(archive: &'a Archive, used: &BTreeSet<&str>, incomplete: &[&LayerWeights]) -> Vec<&'a str> {
-    let (model, own): (_, fn(&LayerWeights) -> String) = match archive.container() {
-        Container::Legacy => {
-            ("model_weights/", |layer| format!("model_weights/{}/", layer.layer.split('/').next().unwrap_or_default()))
-        }
-        _ => ("layers/", |layer| format!("{}/", layer.group)),
+    let legacy = archive.weights_are_legacy();
+    let model = if legacy { archive.legacy_root() } else { "layers/" };
+    let own = |layer: &LayerWeights| match legacy {
+        true => format!("{model}{}/", layer.layer.split('/').next().unwrap_or_default()),
+        false => format!("{}/", layer.group),
     };
-    let said: Vec<String> = incomplete.iter().map(|layer| own(layer)).collect();
+    let said: Vec<String> = incomplete.iter().copied().map(own).collect();
     let paths = archive.arrays().paths().filter(|path| path.starts_with(model) && !used.contains(path));
     paths.filter(|path| !said.iter().any(|group| path.starts_with(group))).collect()
 }
@@ -288,11 +289,9 @@ pub(crate) fn left_over<'a>(archive: &'a Archive, used: &BTreeSet<&str>, incompl
 /// state.
 pub(crate) fn ignored(archive: &Archive) -> Vec<(String, usize)> {
     let mut groups: Vec<(String, usize)> = Vec::new();
-    for path in archive.arrays().paths() {
+    let model = if archive.weights_are_legacy() { archive.legacy_root() } else { "layers/" };
+    for path in archive.arrays().paths().filter(|path| !path.starts_with(model)) {
         let group = path.split('/').next().unwrap_or_default();
-        if matches!(group, "layers" | "model_weights") {
-            continue;
-        }
         match groups.iter_mut().find(|known| known.0 == group) {
             Some(known) => known.1 += 1,
             None => groups.push((group.to_owned(), 1)),
@@ -325,12 +324,13 @@ fn listed(names: &[impl AsRef<str>]) -> String {
 /// How many names are compared with a missing one: a file can miss many and hold many others.
 const CANDIDATES: usize = 200;
 
-fn near(arrays: &Hdf5File, path: &str) -> String {
+fn near(arrays: &Arrays, path: &str) -> String {
     offered(kandle_format::nearest(path, arrays.paths().filter(|other| other.starts_with("layers/")).take(CANDIDATES)))
 }
 
-fn near_group(arrays: &Hdf5File, layer: &str) -> String {
-    let groups = arrays.paths().filter_map(|path| path.strip_prefix("model_weights/")?.split('/').next());
+fn near_group(archive: &Archive, layer: &str) -> String {
+    let root = archive.legacy_root();
+    let groups = archive.arrays().paths().filter_map(|path| path.strip_prefix(root)?.split('/').next());
     offered(kandle_format::nearest(layer, groups.take(CANDIDATES)))
 }
 

@@ -63,6 +63,17 @@ impl Model {
         plan.with(&vars)
     }
 
+    /// As [`load`](Self::load), with the configuration of one file and the weights of another: an architecture
+    /// (`model.to_json()`) with any file of weights, or a whole model with others than its own.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), with the names of both files, and where the first has no configuration or the second no weights.
+    pub fn load_with_weights(config: impl AsRef<Path>, weights: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let limits = Limits::default();
+        let archive = Archive::open(config, &limits)?.with_weights(Archive::open(weights, &limits)?)?;
+        Self::from_archive(&archive, device).map(|(model, _)| model)
+    }
+
     /// Plans and loads the model of an open archive, and says what was loaded.
     ///
     /// # Errors
