@@ -29,6 +29,8 @@ pub struct Archive {
     arrays: Arrays,
     weights: Weights,
     members: Vec<String>,
+    /// Whether the arrays are from another file than the configuration.
+    paired: bool,
 }
 
 /// How the arrays are grouped, and who wrote them.
@@ -134,6 +136,7 @@ impl Archive {
             arrays: Arrays::new(vec![Hdf5File::open(weights, WEIGHTS, limits)?])?,
             weights: Weights::Store,
             members: names,
+            paired: false,
         })
     }
 
@@ -178,6 +181,7 @@ impl Archive {
             arrays,
             weights,
             members: Vec::new(),
+            paired: false,
         })
     }
 
@@ -195,6 +199,7 @@ impl Archive {
             arrays: Arrays::none(),
             weights: Weights::None,
             members: Vec::new(),
+            paired: false,
         };
         if let Some(map) = value.get(WEIGHT_MAP) {
             let Some(folder) = path.and_then(Path::parent) else {
@@ -237,7 +242,7 @@ impl Archive {
         let (own, other) = (Path::new(&self.name), Path::new(&weights.name));
         let short = other.file_name().filter(|_| own.parent() == other.parent());
         let name = format!("{} with {}", self.name, short.unwrap_or(other.as_os_str()).to_string_lossy());
-        Ok(Self { name, arrays: weights.arrays, weights: weights.weights, ..self })
+        Ok(Self { name, arrays: weights.arrays, weights: weights.weights, paired: true, ..self })
     }
 
     /// What stands for the file in errors: its path, or the name given with its bytes.
@@ -286,6 +291,12 @@ impl Archive {
     #[must_use]
     pub fn weights_are_legacy(&self) -> bool {
         matches!(self.weights, Weights::Legacy { .. })
+    }
+
+    /// Whether the weights are from the same file as the configuration, so that both have the same names.
+    #[must_use]
+    pub fn weights_are_its_own(&self) -> bool {
+        !self.paired
     }
 
     /// What the paths of legacy weights begin with, before the layer's name: `model_weights/`, or nothing in a file of

@@ -58,6 +58,13 @@ impl Arrays {
         if self.renamed { exchanged(path, LAYERS, CHECKPOINT_DEPENDENCIES) } else { path.to_owned() }
     }
 
+    /// Whether the layers are TensorFlow 2.12's and 2.13's `_layer_checkpoint_dependencies`, which names each layer that has
+    /// weights twice.
+    #[must_use]
+    pub fn names_layers_twice(&self) -> bool {
+        self.renamed
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

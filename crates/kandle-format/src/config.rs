@@ -130,7 +130,16 @@ impl LayerConfig {
     pub fn read(at: &str, value: &Value) -> Result<Self> {
         let envelope = Envelope::read(at, value)?;
         let damaged = |what: String| Error::new(ErrorKind::Damaged, at, what);
-        let config = envelope.config.as_object().ok_or_else(|| damaged("config is not an object".to_owned()))?;
+        // Keras: a Sequential model of old is its list of layers, also where it is a layer.
+        let listed;
+        let config = match envelope.config {
+            Value::Array(_) if envelope.class == "Sequential" => {
+                let name = value.get("name").cloned().unwrap_or_default();
+                listed = Map::from_iter([("layers".to_owned(), envelope.config.clone()), ("name".to_owned(), name)]);
+                &listed
+            }
+            config => config.as_object().ok_or_else(|| damaged("config is not an object".to_owned()))?,
+        };
         let name = value.get("name").or_else(|| config.get("name")).and_then(Value::as_str);
         Ok(Self {
             at: at.to_owned(),

@@ -30,7 +30,7 @@ impl Inner {
     /// The layer that the value of `key` describes. What is wrong with it is noted in `fields`.
     pub(crate) fn read(fields: &mut Fields<'_>, key: &str, value: &Json) -> Option<Self> {
         let at = format!("{} › {key}", fields.at());
-        let config = match dialect::read_layer(&at, value, fields.keras_major()) {
+        let config = match dialect::read_layer(&at, value, fields.context().keras_version) {
             Ok(config) => config,
             Err(problems) => {
                 problems.into_iter().for_each(|problem| fields.problem(problem));

@@ -32,6 +32,7 @@ mod quantized;
 mod registry;
 mod run;
 mod shape;
+mod source;
 mod weights;
 
 pub use activation::{Activation, Function};

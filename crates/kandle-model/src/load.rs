@@ -6,12 +6,13 @@ use std::{
 
 use candle_core::{Device, Tensor, Var};
 use candle_nn::VarMap;
-use kandle_format::{Archive, Array, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
+use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
 
 use crate::{
     Layout, Plan, Weight, WeightMap,
     locate::{ignored, left_over, locate, place},
     numeric::{dtype_of, storage},
+    source::Source,
 };
 
 /// What a load did: every weight, where it came from and what became of it.
@@ -63,14 +64,14 @@ impl fmt::Display for LoadReport {
 struct Found<'a> {
     name: String,
     weight: &'a Weight,
-    array: Array<'a>,
+    source: Source<'a>,
     at: String,
 }
 
 impl Found<'_> {
     /// The numbers in candle's layout and in the dtype candle stores them in.
     fn read(&self, device: &Device) -> Result<Tensor> {
-        let bytes = self.array.bytes()?;
+        let bytes = self.source.bytes()?;
         let bytes = match self.weight.part {
             None => &*bytes,
             Some((part, parts)) => {
@@ -85,7 +86,7 @@ impl Found<'_> {
         }
         let wider = |numbers: Vec<i16>| self.tensor(numbers, device);
         let wanted = self.weight.dtype.unwrap_or(Dtype::Float32);
-        let stored = self.array.dtype()?;
+        let stored = self.source.dtype()?;
         let tensor = match stored {
             Dtype::Float64 => self.tensor(numbers!(f64), device),
             Dtype::Float16 => self.tensor(numbers!(half::f16), device),
@@ -235,8 +236,8 @@ fn load<'a, T>(
     let loaded = |found: &Found<'_>| LoadedWeight {
         name: found.name.clone(),
         shape: found.weight.candle_shape(),
-        from: found.array.path().to_owned(),
-        stored: found.array.dtype().unwrap_or(Dtype::Float32),
+        from: found.source.path().to_owned(),
+        stored: found.source.dtype().unwrap_or(Dtype::Float32),
         layout: found.weight.layout,
     };
     let report = LoadReport {
@@ -254,7 +255,7 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
     let mut names = BTreeSet::new();
     let mut incomplete = Vec::new();
     let located = locate(archive, map);
-    for (layer, arrays) in map.layers().iter().zip(located.layers) {
+    for (layer, sources) in map.layers().iter().zip(located.layers) {
         let at = place(layer);
         for name in layer.weights.iter().map(|weight| layer.name(weight)) {
             if !names.insert(name.clone()) {
@@ -265,15 +266,18 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
                 ));
             }
         }
-        match arrays {
-            Ok(arrays) => {
-                for (weight, array) in layer.weights.iter().zip(arrays) {
+        match sources {
+            Ok(sources) => {
+                for (weight, source) in layer.weights.iter().zip(sources) {
                     // Legacy files do not say that their two bytes are a bfloat16.
-                    let array = weight.dtype.and_then(|dtype| array.known_as(dtype)).unwrap_or(array);
+                    let source = match weight.dtype {
+                        Some(dtype) => source.known_as(dtype),
+                        None => source,
+                    };
                     problems.extend(
-                        misfit(weight, &array, archive).map(|what| Problem::new(ErrorKind::Weights, &at, what)),
+                        misfit(weight, &source, archive).map(|what| Problem::new(ErrorKind::Weights, &at, what)),
                     );
-                    found.push(Found { name: layer.name(weight), weight, array, at: at.clone() });
+                    found.push(Found { name: layer.name(weight), weight, source, at: at.clone() });
                 }
             }
             Err(missing) => {
@@ -283,7 +287,11 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
         }
     }
     let copies = located.copies.iter().map(|copy| copy.path());
-    let used: BTreeSet<&str> = found.iter().map(|found| found.array.path()).chain(copies).collect();
+    let used: BTreeSet<&str> = found
+        .iter()
+        .flat_map(|found| found.source.arrays().map(|array| array.path()).collect::<Vec<_>>())
+        .chain(copies)
+        .collect();
     for path in left_over(archive, &used, &incomplete) {
         problems.push(Problem::new(
             ErrorKind::Weights,
@@ -296,13 +304,13 @@ fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> 
 }
 
 /// What is wrong with the shape or dtype of a weight in the file.
-fn misfit(weight: &Weight, array: &Array<'_>, archive: &Archive) -> Option<String> {
-    let place = archive.arrays().place(array.path());
+fn misfit(weight: &Weight, source: &Source<'_>, archive: &Archive) -> Option<String> {
+    let place = archive.arrays().place(source.path());
     let (shape, dtype) = (weight.file_shape(), weight.dtype.unwrap_or(Dtype::Float32));
-    if array.shape() != shape {
-        return Some(format!("{}: expected {shape:?}, found {:?} in {place}", weight.keras, array.shape()));
+    if source.shape() != shape {
+        return Some(format!("{}: expected {shape:?}, found {:?} in {place}", weight.keras, source.shape()));
     }
-    match array.dtype() {
+    match source.dtype() {
         Ok(found) if found == dtype || (found.is_float() && dtype.is_float()) => None,
         Ok(other) => Some(format!("{}: expected {dtype}, found {other} in {place}", weight.keras)),
         Err(error) => Some(format!("{}: expected {dtype}, found {error}", weight.keras)),

@@ -1,4 +1,4 @@
-use kandle_format::{Dtype, Error, ErrorKind, Problem, Result, json::Value};
+use kandle_format::{Arrays, Dtype, Error, ErrorKind, Problem, Result, json::Value};
 
 use crate::{Arguments, Fields, Given, Layout, Policy, Shape, Spec, fields::Context, registry, run::planned_inputs};
 
@@ -27,6 +27,8 @@ pub struct Weight {
     pub part: Option<(usize, usize)>,
     /// Whether the parts follow one another along the array's first axis, instead of having an axis of their own.
     pub flat: bool,
+    /// The orders in which Keras 1 may have its axes, where they are others; the first that fits is the one.
+    pub(crate) old_axes: &'static [&'static [usize]],
     /// The name of the array in the file, where it is not the number of the weight.
     pub array: Option<&'static str>,
     /// The dtype it is cast to; `None` for the compute dtype of the layer it is in.
@@ -41,8 +43,23 @@ impl Weight {
     pub fn new(keras: &'static str, shape: Vec<usize>, candle: impl Into<String>, layout: Layout) -> Self {
         let (candle, owner) = (candle.into(), String::new());
         let (dtype, trainable, autocast, part, array, compute, copy) = (None, true, true, None, None, None, None);
-        let flat = false;
-        Self { keras, shape, candle, layout, owner, dtype, trainable, autocast, part, flat, array, compute, copy }
+        let (flat, old_axes): (_, &[&[usize]]) = (false, &[]);
+        Self {
+            keras,
+            shape,
+            candle,
+            layout,
+            owner,
+            dtype,
+            trainable,
+            autocast,
+            part,
+            flat,
+            old_axes,
+            array,
+            compute,
+            copy,
+        }
     }
 
     /// A weight under Keras's own name and in Keras's layout, where candle-nn has no such layer.
@@ -79,6 +96,12 @@ impl Weight {
     #[must_use]
     pub(crate) fn flat(self) -> Self {
         Self { flat: true, ..self }
+    }
+
+    /// The same weight, whose axes Keras 1 has in one of the orders `axes`.
+    #[must_use]
+    pub(crate) fn with_old_axes(self, axes: &'static [&'static [usize]]) -> Self {
+        Self { old_axes: axes, ..self }
     }
 
     /// The same weight as another layer has it that holds its layer under `owner` in the file and `prefix` in the `VarMap`.
@@ -129,6 +152,8 @@ pub struct LayerWeights {
     pub class: String,
     /// The layer's group in a weight store: `layers/dense`. Its number counts the class, so it is not the layer's name.
     pub group: String,
+    /// The same in a store that counts a layer with weights twice; see [`kandle_format::Arrays::names_layers_twice`].
+    pub(crate) group_named_twice: String,
     /// What the names in the `VarMap` start with: `dense` for `dense.weight`.
     pub prefix: String,
     /// Whether the layer and all that it is in are trainable.
@@ -138,6 +163,11 @@ pub struct LayerWeights {
 }
 
 impl LayerWeights {
+    /// The layer's group in the weight store `arrays`.
+    pub(crate) fn group_in(&self, arrays: &Arrays) -> &str {
+        if arrays.names_layers_twice() { &self.group_named_twice } else { &self.group }
+    }
+
     /// The name of `weight` in a `VarMap`: `dense.weight`.
     #[must_use]
     pub fn name(&self, weight: &Weight) -> String {
@@ -327,6 +357,7 @@ impl FileLayer {
             layer: self.prefix.clone(),
             class: self.class.clone(),
             group: self.group.clone(),
+            group_named_twice: self.group.clone(),
             prefix: self.prefix.clone(),
             trainable,
             weights,

@@ -1,6 +1,6 @@
 //! Follows the calls of a model whose layers are read: each becomes a step over numbered slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{Error, ErrorKind, Result, shown};
 
@@ -10,10 +10,14 @@ use crate::{
     Spec, Step, dialect,
     fields::MANY_POLICIES,
     graph::{History, Nest, Source},
-    plan::MOST_AXES,
+    plan::{GroupNames, MOST_AXES},
     run::{NestedInput, is_cast, plan_output, planned_inputs},
     weights::{LegacyGroup, LegacyMember},
 };
+
+fn has_weights(definition: &Definition) -> bool {
+    definition.weights.as_ref().is_some_and(|weights| !weights.is_empty())
+}
 
 /// As many calls as a plan may have. Models in models that are called twice each double with every level.
 const MOST_STEPS: usize = 1 << 20;
@@ -45,7 +49,9 @@ impl Builder<'_> {
             slots.push(slot);
         }
         self.plan.outputs = self.call_scope(root, &slots)?;
-        self.finish()
+        let (mut named_twice, mut seen) = (BTreeMap::new(), BTreeSet::new());
+        self.name_twice(root, "", &self.scopes_with_weights(), &mut seen, &mut named_twice);
+        self.finish(&named_twice)
     }
 
     fn slot(&mut self, spec: Spec) -> usize {
@@ -309,8 +315,66 @@ impl Builder<'_> {
         Ok(outputs)
     }
 
+    /// The groups of the layers in `scope` in a weight store whose containers list each layer that has weights twice.
+    ///
+    /// Keras: what is there before is not saved again, but takes a number.
+    /// Source: keras/engine/functional.py (`_layer_checkpoint_dependencies`), keras/saving/saving_lib.py of TensorFlow 2.13.
+    fn name_twice(
+        &self,
+        number: usize,
+        group: &str,
+        weighted: &BTreeSet<usize>,
+        seen: &mut BTreeSet<usize>,
+        found: &mut BTreeMap<usize, String>,
+    ) {
+        let Some(scope) = self.scopes.get(number).filter(|_| seen.insert(number)) else { return };
+        let mut groups = GroupNames::default();
+        for member in &scope.members {
+            let (class, has_weights) = match member {
+                Member::Input(_) if matches!(scope.body, Body::Sequential) => continue,
+                Member::Input(_) => ("InputLayer", false),
+                Member::Layer(number) => match self.definitions.get(*number) {
+                    Some(definition) if definition.layer.is_operation() => continue,
+                    Some(definition) => (definition.class.as_str(), has_weights(definition)),
+                    None => continue,
+                },
+                Member::Model(number) => match self.scopes.get(*number) {
+                    Some(model) => (model.class.as_str(), weighted.contains(number)),
+                    None => continue,
+                },
+            };
+            let name = format!("{group}layers/{}", groups.next(class));
+            if has_weights {
+                groups.next(class);
+            }
+            match member {
+                Member::Layer(number) => {
+                    found.entry(*number).or_insert(name);
+                }
+                Member::Model(number) => self.name_twice(*number, &format!("{name}/"), weighted, seen, found),
+                Member::Input(_) => {}
+            }
+        }
+    }
+
+    /// The models in which some layer has weights. A model is read after the models in it.
+    fn scopes_with_weights(&self) -> BTreeSet<usize> {
+        let mut weighted = BTreeSet::new();
+        for (number, scope) in self.scopes.iter().enumerate() {
+            let has = |member: &Member| match member {
+                Member::Layer(number) => self.definitions.get(*number).is_some_and(has_weights),
+                Member::Model(number) => weighted.contains(number),
+                Member::Input(_) => false,
+            };
+            if scope.members.iter().any(has) {
+                weighted.insert(number);
+            }
+        }
+        weighted
+    }
+
     /// The plan, once every call is known.
-    fn finish(self) -> Result<Plan> {
+    fn finish(self, named_twice: &BTreeMap<usize, String>) -> Result<Plan> {
         let mut plan = self.plan;
         let mut entries: BTreeMap<usize, usize> = BTreeMap::new();
         for (number, definition) in self.definitions.into_iter().enumerate() {
@@ -321,6 +385,7 @@ impl Builder<'_> {
                 plan.weights.layers.push(LayerWeights {
                     layer: definition.path.clone(),
                     class: definition.class.clone(),
+                    group_named_twice: named_twice.get(&number).cloned().unwrap_or_else(|| definition.group.clone()),
                     group: definition.group,
                     prefix: definition.path.replace('/', "."),
                     trainable: definition.trainable,

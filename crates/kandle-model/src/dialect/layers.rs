@@ -9,6 +9,9 @@ use kandle_format::{
     json::{Map, Value as Json, shown},
 };
 
+use super::is_from;
+use crate::{Family, registry};
+
 /// What becomes of a setting.
 enum Word {
     /// Keras 3 calls it otherwise.
@@ -206,11 +209,12 @@ const KERAS_1: &[(&[&str], &[Word])] = &[
     (&["PReLU"], &[Is("init", "alpha_initializer"), Idle("weights")]),
 ];
 
-/// Translates the class and the settings of a layer of Keras `major`.
+/// Translates the class and the settings of a layer that Keras `version` wrote.
 ///
 /// # Errors
 /// Settings with values for which Keras 3 has no words.
-pub(crate) fn translate(layer: &mut LayerConfig, major: u32) -> Result<(), Vec<Problem>> {
+pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Result<(), Vec<Problem>> {
+    let major = kandle_format::keras_major(version);
     let mut problems = Vec::new();
     let config = &mut layer.config;
     if layer.class != "InputLayer" {
@@ -241,6 +245,12 @@ pub(crate) fn translate(layer: &mut LayerConfig, major: u32) -> Result<(), Vec<P
                 config.insert("axis".to_owned(), axis);
             }
         }
+        // Keras 2.7 and later: at inference it is this. Before, the layer refuses it.
+        "RandomCrop" if is_from(version, [2, 7, 0]) => {
+            "Resizing".clone_into(&mut layer.class);
+            config.remove("seed");
+            config.insert("crop_to_aspect_ratio".to_owned(), true.into());
+        }
         "CuDNNLSTM" | "CuDNNGRU" => {
             // Their functions are those of the library, so that they stand in no file.
             config.insert("activation".to_owned(), "tanh".into());
@@ -254,6 +264,12 @@ pub(crate) fn translate(layer: &mut LayerConfig, major: u32) -> Result<(), Vec<P
     }
     if let Some((_, class)) = CLASSES.iter().find(|(old, _)| *old == layer.class) {
         (*class).clone_into(&mut layer.class);
+    }
+    // Only Keras 3 has operations beside its layers, and only their module tells them apart. What keras.applications has
+    // besides is known by its module alone.
+    if layer.module.is_none() && registry::find(&layer.class).is_some_and(|found| found.family != Family::Applications)
+    {
+        layer.module = Some("keras.layers".to_owned());
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -323,7 +339,12 @@ fn merge(config: &mut Map<String, Json>) -> Result<&'static str, String> {
             "Concatenate"
         }
         Some("dot") => {
-            config.insert("axes".to_owned(), dot_axes);
+            // One axis of each input, or a list of one for each.
+            let axes = match dot_axes.as_array().map(Vec::as_slice) {
+                Some([Json::Array(a), Json::Array(b)]) => a.iter().chain(b).cloned().collect::<Vec<Json>>().into(),
+                _ => dot_axes,
+            };
+            config.insert("axes".to_owned(), axes);
             "Dot"
         }
         _ => {

@@ -6,6 +6,7 @@
 //!
 //! Source: tf_keras/src/engine/functional.py (`get_network_config`, `process_node`), keras/legacy/interfaces.py of Keras 2.
 
+mod branches;
 mod calls;
 mod layers;
 mod tensorflow;
@@ -39,15 +40,20 @@ pub(crate) fn is_from(version: Option<&str>, first: [u32; 3]) -> bool {
     [next(), next(), next()] >= first
 }
 
-/// Reads a layer inside a layer, in Keras 3's words; `at` is where it stands, `major` the version that wrote it.
+/// Reads a layer inside a layer, in Keras 3's words; `at` is where it stands, `version` is that of the
+/// file.
 ///
 /// # Errors
 /// All that is wrong with it.
-pub(crate) fn read_layer(at: &str, value: &Json, major: u32) -> std::result::Result<LayerConfig, Vec<Problem>> {
+pub(crate) fn read_layer(
+    at: &str,
+    value: &Json,
+    version: Option<&str>,
+) -> std::result::Result<LayerConfig, Vec<Problem>> {
     let read = LayerConfig::read(at, value);
     let mut config = read.map_err(|error| error.problems().cloned().collect::<Vec<_>>())?;
-    if is_legacy(major) {
-        layer(&mut config, major)?;
+    if is_legacy(kandle_format::keras_major(version)) {
+        layer(&mut config, version)?;
     }
     Ok(config)
 }
@@ -60,6 +66,8 @@ pub(crate) fn model<'a>(config: &'a ModelConfig, problems: &mut Vec<Problem>) ->
     if !is_legacy(config.keras_major()) {
         return Ok(Cow::Borrowed(config));
     }
+    let graph = if config.class == "Sequential" { branches::as_graph(config)? } else { None };
+    let config = graph.as_ref().unwrap_or(config);
     let mut modern = config.clone();
     let sequential = config.class == "Sequential";
     modern.layers.clear();
@@ -68,7 +76,7 @@ pub(crate) fn model<'a>(config: &'a ModelConfig, problems: &mut Vec<Problem>) ->
             modern.layers.extend(input_before(layer, config)?);
         }
         let mut layer = layer.clone();
-        if let Err(found) = self::layer(&mut layer, config.keras_major()) {
+        if let Err(found) = self::layer(&mut layer, config.keras_version.as_deref()) {
             problems.extend(found);
         }
         modern.layers.push(layer);

@@ -49,6 +49,7 @@ impl<const AXES: usize> KerasLayer for Conv<AXES> {
             [a.of(Dtype::Float32), Weight::as_keras("lora_kernel_b", b).of(Dtype::Float32)]
         });
         let kernel = Weight::new("kernel", shape, "weight", Layout::ConvKernel);
+        let kernel = kernel.with_old_axes(self.settings.old_axes(false));
         let mut weights = self.settings.with_bias(vec![kernel], self.filters);
         weights.extend(lora.into_iter().flatten());
         Ok(weights)

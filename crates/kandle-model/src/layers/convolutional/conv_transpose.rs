@@ -51,6 +51,7 @@ impl<const AXES: usize> KerasLayer for ConvTranspose<AXES> {
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
         let shape = self.settings.kernel_shape(self.filters, self.settings.channels(given)?);
         let kernel = Weight::new("kernel", shape, "weight", Layout::ConvKernel);
+        let kernel = kernel.with_old_axes(self.settings.old_axes(true));
         Ok(self.settings.with_bias(vec![kernel], self.filters))
     }
 

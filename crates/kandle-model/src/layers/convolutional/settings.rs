@@ -22,6 +22,8 @@ pub(super) struct Settings {
     channels_first: bool,
     pub(super) use_bias: bool,
     activation: Activation,
+    /// Whether the kernel is stored as Keras 1 does.
+    of_keras_1: bool,
 }
 
 /// What a convolution's settings say about strides together with dilation.
@@ -59,6 +61,7 @@ impl Settings {
             channels_first: fields.channels_first(),
             use_bias: fields.flag("use_bias", true),
             activation: fields.activation("activation"),
+            of_keras_1: fields.keras_major() < 2,
         };
         let Self { strides, dilation_rate, .. } = &settings;
         let exceed = |sizes: &[usize]| sizes.iter().any(|size| *size > 1);
@@ -83,6 +86,20 @@ impl Settings {
     /// The shape of a weight of this kernel size with two more axes.
     pub(super) fn kernel_shape(&self, inner: usize, outer: usize) -> Vec<usize> {
         [self.kernel_size.as_slice(), &[inner, outer]].concat()
+    }
+
+    /// The orders in which Keras 1 may have the axes of the kernel, `(spatial…, in, out)` or, transposed, `(…, out, in)`.
+    pub(super) fn old_axes(&self, transposed: bool) -> &'static [&'static [usize]] {
+        match (self.kernel_size.len(), self.channels_first, transposed) {
+            _ if !self.of_keras_1 => &[],
+            // Up to 1.1: (filters, channels, length, 1).
+            (1, ..) => &[&[0, 2, 3], &[2, 1, 0]],
+            (2, true, false) => &[&[2, 3, 1, 0]],
+            (2, false, true) => &[&[0, 1, 3, 2]],
+            (2, true, true) => &[&[2, 3, 0, 1]],
+            (3, true, false) => &[&[2, 3, 4, 1, 0]],
+            _ => &[],
+        }
     }
 
     /// `weights`, and the bias after them if there is one.

@@ -4,6 +4,7 @@ mod highway;
 mod inactive;
 mod locally_connected;
 mod maxout_dense;
+mod parametric;
 mod thresholded_relu;
 
 use crate::{
@@ -14,6 +15,7 @@ use highway::Highway;
 use inactive::{Additions, RandomSize};
 use locally_connected::LocallyConnected;
 use maxout_dense::MaxoutDense;
+use parametric::Parametric;
 use thresholded_relu::ThresholdedRelu;
 
 /// The layers of this folder, one line each.
@@ -28,6 +30,8 @@ pub(crate) const LAYERS: &[Registered] = &[
     layer::<Additions>("AddMetric", Family::Legacy),
     layer::<Highway>("Highway", Family::Legacy),
     layer::<MaxoutDense>("MaxoutDense", Family::Legacy),
+    layer::<Parametric<false>>("SReLU", Family::Legacy),
+    layer::<Parametric<true>>("ParametricSoftplus", Family::Legacy),
 ];
 
 /// Refuses the layer in a file of Keras 3.

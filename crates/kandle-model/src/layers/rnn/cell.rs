@@ -140,7 +140,7 @@ impl<T> Inside<T> {
         known: &str,
     ) -> Option<Self> {
         let at = format!("{} › {key}", outer.at());
-        let config = match dialect::read_layer(&at, value, outer.keras_major()) {
+        let config = match dialect::read_layer(&at, value, outer.context().keras_version) {
             Ok(config) => config,
             Err(problems) => {
                 problems.into_iter().for_each(|problem| outer.problem(problem));

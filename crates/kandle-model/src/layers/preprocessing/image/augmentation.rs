@@ -156,7 +156,7 @@ impl KerasLayer for RandomCrop {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["seed", "factor"]);
         if fields.keras_major() < 3 {
-            fields.refuse("in Keras 2 it crops and resizes images, which is not supported");
+            fields.refuse("before Keras 2.7 it resizes and crops images, which is not supported");
         }
         let (height, width) = (fields.size("height"), fields.size("width"));
         Self { height, width, common: Common::read(fields, Takes::ALL) }

@@ -14,7 +14,7 @@ mod max_num_bounding_boxes;
 mod resizing;
 
 use candle_core::Tensor;
-use kandle_format::{Dtype, Problem};
+use kandle_format::{Dtype, ErrorKind, Problem};
 
 pub(super) use augmentation::{Augmentation, RandomCrop};
 pub(super) use auto_contrast::AutoContrast;
@@ -24,7 +24,7 @@ pub(super) use max_num_bounding_boxes::MaxNumBoundingBoxes;
 pub(super) use resizing::Resizing;
 
 use super::converted;
-use crate::{Argument, Call, Fields, Given, Policy, Spec, Value, layers::cannot, numeric::cast};
+use crate::{Argument, Call, Fields, Given, Policy, Spec, Value, dialect, layers::cannot, numeric::cast};
 
 /// What a tensor of the argument is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,8 @@ struct Common {
     channels_first: bool,
     /// Whether Keras casts floats before the layer runs.
     converts: bool,
+    /// Whether integer images are computed by the rules of Keras 2, which differ from layer to layer and are not reproduced.
+    only_floats: bool,
 }
 
 impl Common {
@@ -106,7 +108,14 @@ impl Common {
         let has_format = fields.take("bounding_box_format").is_some();
         let is_inner = fields.context().is_inner;
         let takes = Takes { dicts: takes.dicts || is_inner, ..takes };
-        Self { takes, is_inner, has_format, channels_first: fields.channels_first(), converts: true }
+        Self {
+            takes,
+            is_inner,
+            has_format,
+            channels_first: fields.channels_first(),
+            converts: true,
+            only_floats: dialect::is_legacy(fields.keras_major()),
+        }
     }
 
     /// What the layer is called on, checked.
@@ -128,6 +137,15 @@ impl Common {
             return Err("bounding_boxes: the layer has no bounding_box_format".to_owned());
         }
         Ok(parts)
+    }
+
+    /// Refuses integers that Keras 2 would take otherwise than Keras 3.
+    fn check_dtype(&self, input: &Spec) -> Result<(), Problem> {
+        if self.only_floats && !input.dtype.is_float() {
+            let what = format!("images of {} in a file of Keras 2 are not supported (only floats)", input.dtype);
+            return Err(Problem::new(ErrorKind::Unsupported, "", what));
+        }
+        Ok(())
     }
 
     /// The boxes, in float32, and the height and width of the images they lie in.
@@ -154,6 +172,7 @@ impl Common {
         let compute = given.policy().compute;
         let spec = |(part, number): (Part, usize)| {
             let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
+            self.check_dtype(input)?;
             let dtype = if self.converts { converted_dtype(input.dtype, compute) } else { input.dtype };
             let input = Spec { dtype, ..input.clone() };
             match part {

@@ -73,6 +73,7 @@ impl KerasLayer for Resizing {
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
         let spec = |(part, number): (Part, usize)| {
             let input = given.at(&Argument::Tensor(number)).ok_or_else(|| cannot("an input is missing"))?;
+            self.common.check_dtype(input)?;
             let spec = Spec { dtype: converted_dtype(input.dtype, given.policy().compute), ..input.clone() };
             match part {
                 Part::Images | Part::Masks => {
