@@ -1,9 +1,12 @@
 //! `kandle` on the command line: one file a verb, and here they are told apart.
 
+mod convert;
 mod infer;
 mod inspect;
+mod modules;
 mod npy;
 mod rows;
+mod source;
 mod tensors;
 mod terminal;
 mod verify;
@@ -34,6 +37,7 @@ enum Verb {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Infer(infer::Args),
+    Convert(convert::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Infer(args) => infer::run(&args),
+        Verb::Convert(args) => convert::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -318,6 +318,12 @@ impl Archive {
         }
     }
 
+    /// The model's configuration as the file has it.
+    #[must_use]
+    pub fn config_json(&self) -> Option<&Value> {
+        self.config.as_ref().map(|(_, value)| value)
+    }
+
     /// The model's configuration.
     ///
     /// # Errors
@@ -330,8 +336,8 @@ impl Archive {
         };
         let mut config = config.map_err(|error| error.in_file(&self.name))?;
         config.compiled |= self.compiled;
-        config.legacy = self.container == Container::Legacy;
-        config.assets.clone_from(&self.assets);
+        config.legacy |= self.container == Container::Legacy;
+        config.assets.extend(self.assets.clone());
         Ok(config)
     }
 

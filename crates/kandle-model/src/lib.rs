@@ -31,6 +31,7 @@ mod policy_map;
 mod quantized;
 mod registry;
 mod run;
+mod safetensors_file;
 mod shape;
 mod weights;
 
@@ -45,5 +46,6 @@ pub use model::{Model, Trace, TracedCall};
 pub use plan::{Input, ModelCall, Plan, PlannedLayer, PlannedModel, Step};
 pub use policy::{Policy, Quantization};
 pub use registry::{Family, Registered, Registry, layers, operations};
+pub use safetensors_file::StoredTensor;
 pub use shape::{Shape, Spec};
 pub use weights::{FileLayer, LayerWeights, Weight, WeightMap};
