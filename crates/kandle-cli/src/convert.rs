@@ -93,9 +93,11 @@ fn targets(args: &Args) -> Result<PathBuf, Failure> {
         if [Some(&args.model), args.weights.as_ref()].into_iter().flatten().any(|given| same(given, target)) {
             return Err(format!("{}: would be written over the file that is read", target.display()).into());
         }
-        if !args.force && target.symlink_metadata().is_ok() {
-            return Err(format!("{}: is there already: give --force to write over it", target.display()).into());
-        }
+    }
+    if let Some(target) = [&args.out, &beside].into_iter().find(|target| target.symlink_metadata().is_ok())
+        && !args.force
+    {
+        return Err(format!("{}: is there already: give --force to write over it", target.display()).into());
     }
     Ok(beside)
 }

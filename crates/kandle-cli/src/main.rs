@@ -1,6 +1,7 @@
 //! `kandle` on the command line: one file a verb, and here they are told apart.
 
 mod convert;
+mod diff;
 mod infer;
 mod inspect;
 mod modules;
@@ -38,6 +39,7 @@ enum Verb {
     Verify(verify::Args),
     Infer(infer::Args),
     Convert(convert::Args),
+    Diff(diff::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(&args),
         Verb::Infer(args) => infer::run(&args),
         Verb::Convert(args) => convert::run(&args),
+        Verb::Diff(args) => diff::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

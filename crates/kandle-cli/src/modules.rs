@@ -1,6 +1,6 @@
 //! Which module of PyTorch, and which layer of candle-nn, finds a layer's weights under the names they have.
 
-use kandle::LayerWeights;
+use kandle::{LayerWeights, Weight};
 
 /// The classes, the modules, and the names each may have; docs/pytorch.md says what else a module must be told.
 const MODULES: &[(&str, Module, &[&[&str]])] = &[
@@ -20,43 +20,39 @@ const MODULES: &[(&str, Module, &[&[&str]])] = &[
     ("RMSNormalization", Module("nn.RMSNorm", "rms_norm"), &[&["weight"]]),
     ("LSTM", Module("nn.LSTM", "lstm"), LSTM),
     ("GRU", Module("nn.GRU", "gru"), GRU),
-    ("Bidirectional", Module("nn.LSTM", "bilstm"), LSTM_BOTH_WAYS),
-    ("Bidirectional", Module("nn.GRU", ""), GRU_BOTH_WAYS),
+    ("Bidirectional", Module("nn.LSTM", "bilstm"), LSTM),
+    ("Bidirectional", Module("nn.GRU", ""), GRU),
 ];
 
 const AFFINE: &[&[&str]] = &[&["weight"], &["weight", "bias"]];
 const STATISTICS: &[&[&str]] = &[&["running_mean", "running_var"], &["weight", "bias", "running_mean", "running_var"]];
-const LSTM: &[&[&str]] = &[&["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"]];
-const GRU: &[&[&str]] = &[&["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]];
-const LSTM_BOTH_WAYS: &[&[&str]] = &[&[
-    "weight_ih_l0",
-    "weight_hh_l0",
-    "bias_ih_l0",
-    "weight_ih_l0_reverse",
-    "weight_hh_l0_reverse",
-    "bias_ih_l0_reverse",
-]];
-const GRU_BOTH_WAYS: &[&[&str]] = &[&[
-    "weight_ih_l0",
-    "weight_hh_l0",
-    "bias_ih_l0",
-    "bias_hh_l0",
-    "weight_ih_l0_reverse",
-    "weight_hh_l0_reverse",
-    "bias_ih_l0_reverse",
-    "bias_hh_l0_reverse",
-]];
+const LSTM: &[&[&str]] = &[&["weight_ih_l0", "weight_hh_l0"], &["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"]];
+const GRU: &[&[&str]] =
+    &[&["weight_ih_l0", "weight_hh_l0"], &["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]];
+
+/// The module that takes the weights of `layer` as they are called, if there is one.
+pub(crate) fn module(layer: &LayerWeights) -> Option<Module> {
+    let forward: Vec<&str> =
+        layer.weights.iter().map(|weight| weight.candle.as_str()).filter(|name| !name.ends_with(REVERSE)).collect();
+    let backward: Vec<&str> = layer.weights.iter().filter_map(|weight| weight.candle.strip_suffix(REVERSE)).collect();
+    // Both directions have the same weights.
+    let fits = if layer.class == "Bidirectional" { forward == backward } else { backward.is_empty() };
+    let has = |names: &&[&str]| names.len() == forward.len() && names.iter().all(|name| forward.contains(name));
+    let mut of_class = MODULES.iter().filter(|(class, ..)| *class == layer.class);
+    // Without biases an LSTM and a GRU are told apart by their gates.
+    let gates = |module: &Module| match (module.0, layer.weights.get(1).map(Weight::candle_shape).as_deref()) {
+        ("nn.LSTM", Some([rows, units])) => rows / 4 == *units,
+        ("nn.GRU", Some([rows, units])) => rows / 3 == *units,
+        _ => true,
+    };
+    of_class
+        .find(|(_, module, names)| fits && names.iter().any(|names| has(&names)) && gates(module))
+        .map(|entry| entry.1)
+}
+
+/// What ends the names of the backward direction's weights.
+const REVERSE: &str = "_reverse";
 
 /// PyTorch's module, and candle-nn's function, empty where there is none.
 #[derive(Clone, Copy)]
 pub(crate) struct Module(pub(crate) &'static str, pub(crate) &'static str);
-
-/// The module that takes the weights of `layer` as they are called, if there is one.
-pub(crate) fn module(layer: &LayerWeights) -> Option<Module> {
-    let has = |names: &&[&str]| {
-        names.len() == layer.weights.len()
-            && names.iter().all(|name| layer.weights.iter().any(|weight| weight.candle == *name))
-    };
-    let of_class = MODULES.iter().filter(|(class, ..)| *class == layer.class);
-    of_class.filter(|(_, _, names)| names.iter().any(|names| has(&names))).map(|entry| entry.1).next()
-}

@@ -124,13 +124,18 @@ impl ModelFile {
 
 impl WeightsFile {
     fn open(path: &Path) -> kandle::Result<Self> {
-        let [.., ninth] = first_bytes::<9>(path);
-        // The length of a safetensors file's header comes first, and the header is a JSON object.
-        if ninth == b'{' && !starts_as_json(path) {
+        if is_safetensors(path) {
             return Ok(Self::Safetensors(path.to_owned()));
         }
         Ok(Self::Keras(Box::new(Archive::open(path, &Limits::default())?)))
     }
+}
+
+/// Whether the file at `path` begins as a safetensors file: the length of the header comes first, and the header is a JSON
+/// object.
+pub(crate) fn is_safetensors(path: &Path) -> bool {
+    let [.., ninth] = first_bytes::<9>(path);
+    ninth == b'{' && !starts_as_json(path)
 }
 
 fn starts_as_json(path: &Path) -> bool {

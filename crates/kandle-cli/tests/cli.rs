@@ -2,83 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "these are tests")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::{copied, edit, flip_a_bit, kandle, object, root, text};
 use kandle::parity::{Array, Case, compare};
-use kandle::{Archive, Limits};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const EXAMPLE: &str = "reference_outputs/example3/2x3";
 const MODEL: &str = "reference_outputs/example3/2x3/model.keras";
 /// A case whose model files are those of EXAMPLE.
 const SIBLING: &str = "reference_outputs/example3/4x16";
-
-/// What one run gave.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-/// Runs kandle in the root of the workspace.
-fn kandle(args: &[&str]) -> Ran {
-    let ran = Command::new(env!("CARGO_BIN_EXE_kandle")).args(args).current_dir(root()).output().unwrap();
-    Ran {
-        code: ran.status.code().unwrap(),
-        out: String::from_utf8(ran.stdout).unwrap(),
-        err: String::from_utf8(ran.stderr).unwrap(),
-    }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-/// The object that `out` is.
-fn object(out: &str) -> Value {
-    serde_json::from_str(out).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A copy of the case `name` that a test may change.
-fn copied(name: &str) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let case = folder.path().join("a_case");
-    fs::create_dir(&case).unwrap();
-    for entry in fs::read_dir(root().join(name)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), case.join(entry.file_name())).unwrap();
-    }
-    (folder, case)
-}
-
-/// Changes keys of the case.json in `case`.
-fn edit(case: &Path, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
-    let file = case.join("case.json");
-    let mut json = object(&fs::read_to_string(&file).unwrap());
-    change(json.as_object_mut().unwrap());
-    fs::write(file, json.to_string()).unwrap();
-}
-
-/// Flips one bit of the exponent of the first stored number of the array `path` in the file `file`.
-fn flip_a_bit(file: &Path, path: &str) {
-    let numbers = {
-        let archive = Archive::open(file, &Limits::default()).unwrap();
-        archive.arrays().array(path).unwrap().bytes().unwrap().into_owned()
-    };
-    let mut bytes = fs::read(file).unwrap();
-    let at: Vec<usize> = (0..=bytes.len() - numbers.len()).filter(|at| bytes[*at..].starts_with(&numbers)).collect();
-    assert_eq!(at.len(), 1, "the numbers of {path} must stand in the file once");
-    bytes[at[0] + 2] ^= 0x80;
-    fs::write(file, bytes).unwrap();
-}
 
 /// The one tensor `output_0` of a safetensors file.
 fn output(file: &Path) -> Array {
@@ -93,13 +30,15 @@ fn output(file: &Path) -> Array {
 fn help_and_version_are_for_newcomers() {
     let help = kandle(&["--help"]);
     assert_eq!(help.code, 0);
-    for word in ["inspect", "verify", "infer", "Exit codes: 0 all is well"] {
+    for word in ["inspect", "verify", "infer", "convert", "diff", "Exit codes: 0 all is well"] {
         assert!(help.out.contains(word), "{}", help.out);
     }
     for (verb, example) in [
         ("inspect", "Example:\n  kandle inspect model.keras"),
         ("verify", "Example:\n  kandle verify reference_outputs"),
         ("infer", "Examples:\n  kandle infer model.keras --input ids.npy --out ys.safetensors"),
+        ("convert", "Examples:\n  kandle convert model.keras model.safetensors"),
+        ("diff", "Example:\n  kandle diff before.keras after.keras"),
     ] {
         let help = kandle(&[verb, "--help"]);
         assert!(help.out.contains(example), "{}", help.out);
