@@ -48,16 +48,17 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     let beside = targets(args)?;
     let source = Source::open(&args.model, args.weights.as_deref())?;
-    let config = source.config()?;
-    let plan = source.plan()?;
-    let Some(archive) = source.archive()? else {
-        return Err(format!("{}: these weights are safetensors already", shown_path(args.weights.as_deref())).into());
-    };
-    let value = source.model.config_json().ok_or("the file has no configuration")?;
+    if let Some(path) = &source.safetensors {
+        return Err(format!("{}: these weights are safetensors already", path.display()).into());
+    }
+    source.check_weights()?;
+    let archive = &source.archive;
+    let (config, plan) = (archive.config()?, source.plan()?);
+    let value = archive.config_json().ok_or("the file has no configuration")?;
     let from = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let notes = [("version", env!("CARGO_PKG_VERSION")), ("from", from.as_str())];
-    let in_file = |error: kandle::Error| error.in_file(source.model.name());
-    let text = config.to_json(value, source.model.backend(), &notes).map_err(in_file)? + "\n";
+    let in_file = |error: kandle::Error| error.in_file(archive.name());
+    let text = config.to_json(value, archive.backend(), &notes).map_err(in_file)? + "\n";
 
     let mut metadata = vec![("format", "pt"), ("kandle_version", env!("CARGO_PKG_VERSION"))];
     metadata.extend(config.keras_version.as_deref().map(|version| ("keras_version", version)));
@@ -110,10 +111,6 @@ fn keep(file: NamedTempFile, path: &Path, force: bool) -> Result<(), Failure> {
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     format!("{}: cannot write: {error}", path.display()).into()
-}
-
-fn shown_path(path: Option<&Path>) -> String {
-    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn report(args: &Args, beside: &Path, config: &ModelConfig, plan: &Plan, written: &[StoredTensor<'_>]) -> String {

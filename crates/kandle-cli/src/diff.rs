@@ -79,7 +79,7 @@ struct Diff {
 impl Diff {
     fn is_equal(&self) -> bool {
         let both = |of: fn(&Side) -> bool| of(&self.a) && of(&self.b);
-        let bare = both(|side| side.archive().is_none() && side.config.is_some());
+        let bare = both(|side| side.archive().is_some_and(|archive| !archive.has_weights()));
         self.architecture.differences() + self.weights.differences() == 0
             // Weights that could not be compared are not equal; configurations alone have none.
             && (self.weights.not_compared.is_none() || bare)

@@ -6,155 +6,63 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use candle_nn::VarMap;
-use kandle::json::Value;
-use kandle::{Archive, ErrorKind, Limits, LoadReport, ModelConfig, Plan, json};
+use kandle::{Archive, ErrorKind, Limits, LoadReport, Plan};
 
 /// A model's configuration and its weights, from one file or from two.
 pub(crate) struct Source {
-    pub(crate) model: ModelFile,
-    /// The file given for the weights, where it is not that of the model.
-    pub(crate) weights: Option<WeightsFile>,
-}
-
-/// A file that may hold a model's configuration.
-pub(crate) enum ModelFile {
-    Archive(Box<Archive>),
-    /// A JSON text: a configuration alone.
-    Text {
-        name: String,
-        value: Value,
-        config: Box<ModelConfig>,
-    },
-}
-
-/// A file of weights alone.
-pub(crate) enum WeightsFile {
-    Keras(Box<Archive>),
-    Safetensors(PathBuf),
+    /// The configuration, and Keras's own weights where there are any.
+    pub(crate) archive: Archive,
+    /// The file of the weights, where it is none of Keras's.
+    pub(crate) safetensors: Option<PathBuf>,
 }
 
 impl Source {
     /// Opens the model at `path`, with the weights of another file where one is given.
     pub(crate) fn open(path: &Path, weights: Option<&Path>) -> kandle::Result<Self> {
-        let model = ModelFile::open(path)?;
-        let weights = weights.map(WeightsFile::open).transpose()?;
-        Ok(Self { model, weights })
-    }
-
-    /// The configuration.
-    pub(crate) fn config(&self) -> kandle::Result<ModelConfig> {
-        match &self.model {
-            ModelFile::Archive(archive) => archive.config(),
-            ModelFile::Text { config, .. } => Ok(config.as_ref().clone()),
-        }
+        let archive = Archive::open(path, &Limits::default())?;
+        Ok(match weights {
+            None => Self { archive, safetensors: None },
+            Some(weights) if is_safetensors(weights) => Self { archive, safetensors: Some(weights.to_owned()) },
+            Some(weights) => {
+                let weights = Archive::open(weights, &Limits::default())?;
+                Self { archive: archive.with_weights(weights)?, safetensors: None }
+            }
+        })
     }
 
     /// The plan, all that is refused named together.
     pub(crate) fn plan(&self) -> kandle::Result<Plan> {
-        Plan::new(&self.config()?).map_err(|error| error.in_file(self.model.name()))
-    }
-
-    /// The file of Keras's that has the weights; none where that is a safetensors file.
-    pub(crate) fn archive(&self) -> kandle::Result<Option<&Archive>> {
-        match (&self.weights, &self.model) {
-            (Some(WeightsFile::Keras(archive)), _) | (None, ModelFile::Archive(archive)) => Ok(Some(archive)),
-            (Some(WeightsFile::Safetensors(_)), _) => Ok(None),
-            (None, ModelFile::Text { name, .. }) => {
-                let what = "a configuration without weights: give them with --weights FILE";
-                Err(kandle::Error::new(ErrorKind::Missing, "", what).in_file(name))
-            }
-        }
+        Plan::new(&self.archive.config()?).map_err(|error| error.in_file(self.archive.name()))
     }
 
     /// Every weight of `plan`.
     pub(crate) fn load(&self, plan: &Plan) -> kandle::Result<(VarMap, LoadReport)> {
-        match (&self.weights, self.archive()?) {
-            (Some(WeightsFile::Safetensors(path)), _) => plan.load_safetensors(path, &Device::Cpu),
-            (_, Some(archive)) => plan.load(archive, &Device::Cpu),
-            (_, None) => Err(kandle::Error::new(ErrorKind::Missing, "", "no weights")),
-        }
-    }
-}
-
-impl ModelFile {
-    pub(crate) fn open(path: &Path) -> kandle::Result<Self> {
-        if !starts_as_json(path) {
-            return Ok(Self::Archive(Box::new(Archive::open(path, &Limits::default())?)));
-        }
-        let name = path.display().to_string();
-        let unreadable = |error: std::io::Error| {
-            kandle::Error::new(ErrorKind::Io, "", format!("cannot read: {error}")).caused_by(error)
-        };
-        let read = || {
-            let limits = Limits::default();
-            let mut text = String::new();
-            // One byte more than the limit is enough for the parser to say so.
-            let most = limits.json_bytes.saturating_add(1);
-            File::open(path).and_then(|file| file.take(most).read_to_string(&mut text)).map_err(unreadable)?;
-            let (value, config) = (json::parse(text.as_bytes(), "", &limits)?, ModelConfig::from_json(&text)?);
-            Ok(Self::Text { name: name.clone(), value, config: Box::new(config) })
-        };
-        read().map_err(|error: kandle::Error| error.in_file(&name))
-    }
-
-    /// What stands for the file in errors.
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Archive(archive) => archive.name(),
-            Self::Text { name, .. } => name,
+        match &self.safetensors {
+            Some(path) => plan.load_safetensors(path, &Device::Cpu),
+            None => {
+                self.check_weights()?;
+                plan.load(&self.archive, &Device::Cpu)
+            }
         }
     }
 
-    /// The configuration as the file has it.
-    pub(crate) fn config_json(&self) -> Option<&Value> {
-        match self {
-            Self::Archive(archive) => archive.config_json(),
-            Self::Text { value, .. } => Some(value),
+    /// Nothing, where there are weights of Keras's.
+    pub(crate) fn check_weights(&self) -> kandle::Result<()> {
+        if self.archive.has_weights() {
+            return Ok(());
         }
-    }
-
-    /// The backend that Keras ran on, where the file says so.
-    pub(crate) fn backend(&self) -> Option<&str> {
-        match self {
-            Self::Archive(archive) => archive.backend(),
-            Self::Text { value, .. } => value.get("backend").and_then(Value::as_str),
-        }
-    }
-}
-
-impl WeightsFile {
-    fn open(path: &Path) -> kandle::Result<Self> {
-        if is_safetensors(path) {
-            return Ok(Self::Safetensors(path.to_owned()));
-        }
-        Ok(Self::Keras(Box::new(Archive::open(path, &Limits::default())?)))
+        let what = "an architecture without weights: give them with --weights FILE";
+        Err(kandle::Error::new(ErrorKind::Missing, "", what).in_file(self.archive.name()))
     }
 }
 
 /// Whether the file at `path` begins as a safetensors file: the length of the header comes first, and the header is a JSON
 /// object.
 pub(crate) fn is_safetensors(path: &Path) -> bool {
-    let [.., ninth] = first_bytes::<9>(path);
-    ninth == b'{' && !starts_as_json(path)
-}
-
-fn starts_as_json(path: &Path) -> bool {
-    first_bytes::<64>(path).trim_ascii_start().starts_with(b"{")
-}
-
-/// The first bytes of a file, zeros where it has no more or cannot be read: what opens it then says why.
-fn first_bytes<const N: usize>(path: &Path) -> [u8; N] {
-    let mut bytes = [0; N];
-    if path.is_file()
-        && let Ok(mut file) = File::open(path)
-    {
-        let mut filled = 0;
-        while let Some(rest) = bytes.get_mut(filled..)
-            && let Ok(read) = file.read(rest)
-            && read > 0
-        {
-            filled += read;
-        }
-    }
-    bytes
+    let mut bytes = [0; 9];
+    // Neither a pipe, which can be read once only, nor what cannot be read: what opens it then says why.
+    let read = path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut bytes).is_ok());
+    let [first @ .., ninth] = bytes;
+    // A JSON text would have to begin with a length of more than 10¹⁶ bytes.
+    read && ninth == b'{' && u64::from_le_bytes(first) < 1 << 40
 }

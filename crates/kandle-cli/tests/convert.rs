@@ -116,7 +116,7 @@ fn what_was_converted_runs_and_gives_the_same_bytes() {
     assert_eq!(kandle(&["convert", text(&json), text(&again), "--weights", weights]).code, 0);
     assert_eq!(fs::read(&again).unwrap(), fs::read(&out).unwrap());
     let ran = kandle(&["infer", text(&json), "--input", text(&ids), "--out", text(&at("ys.npy"))]);
-    let says = format!("error: {}: a configuration without weights: give them with --weights FILE\n", json.display());
+    let says = format!("error: {}: an architecture without weights: give them with --weights FILE\n", json.display());
     assert_eq!((ran.err, ran.code), (says, 1));
 }
 

@@ -2,7 +2,7 @@
 
 use kandle_format::{LayerConfig, ModelConfig};
 
-use crate::{Fields, KerasLayer, PlannedLayer, Policy, fields::Context, registry::class_of};
+use crate::{Fields, KerasLayer, PlannedLayer, Policy, dialect, fields::Context, registry::class_of};
 
 impl PlannedLayer {
     /// What inference makes of the layer's settings, as a text: two layers of the same class with the same text compute the
@@ -17,7 +17,11 @@ impl PlannedLayer {
 /// are refused, or where they need a file beside the configuration.
 #[must_use]
 pub fn meaning_of(layer: &LayerConfig, model: &ModelConfig) -> Option<String> {
-    let class = class_of(layer, &layer.at, None).ok()?;
+    let mut layer = layer.clone();
+    if dialect::is_legacy(model.keras_major()) {
+        dialect::layer(&mut layer, model.keras_major()).ok()?;
+    }
+    let class = class_of(&layer, &layer.at, None).ok()?;
     let context = Context { keras_version: model.keras_version.as_deref(), legacy: model.legacy, ..Context::default() };
     let mut fields = Fields::new(&layer.config, &layer.at, context);
     fields.common();

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use kandle::parity::Array;
-use kandle::{Archive, Bytes, Dtype, ErrorKind, ModelConfig, Plan, Problem, StoredArray, StoredTensor, shown};
+use kandle::{Archive, Bytes, Dtype, ErrorKind, Limits, ModelConfig, Plan, Problem, StoredArray, StoredTensor, shown};
 use safetensors::SafeTensors;
 
 use crate::Failure;
-use crate::source::{ModelFile, is_safetensors};
+use crate::source::is_safetensors;
 
 pub(crate) struct Side {
     pub(crate) name: String,
@@ -19,7 +19,7 @@ pub(crate) struct Side {
 }
 
 pub(crate) enum SideFile {
-    Model(ModelFile),
+    Keras(Box<Archive>),
     Safetensors(Bytes),
 }
 
@@ -32,20 +32,16 @@ impl Side {
             let file = SideFile::Safetensors(bytes);
             return Ok(Self { name, file, config: None, plan: None, problems: Vec::new() });
         }
-        let file = ModelFile::open(path)?;
-        let config = match &file {
-            ModelFile::Archive(archive) if archive.config_json().is_none() => None,
-            ModelFile::Archive(archive) => Some(archive.config()?),
-            ModelFile::Text { config, .. } => Some(config.as_ref().clone()),
-        };
+        let archive = Archive::open(path, &Limits::default())?;
+        let config = archive.container().has_config().then(|| archive.config()).transpose()?;
         let (mut plan, mut problems) = (None, Vec::new());
         match config.as_ref().map(Plan::new) {
             None => {}
             Some(Ok(planned)) => plan = Some(planned),
             Some(Err(error)) => problems.extend(error.problems().cloned()),
         }
-        if let (Some(plan), ModelFile::Archive(archive)) = (&plan, &file)
-            && let Err(error) = plan.weights().check(archive)
+        if let Some(plan) = plan.as_ref().filter(|_| archive.has_weights())
+            && let Err(error) = plan.weights().check(&archive)
         {
             problems.extend(error.problems().cloned());
         }
@@ -55,13 +51,13 @@ impl Side {
         {
             return Err(format!("{name}: {broken}").into());
         }
-        Ok(Self { name, file: SideFile::Model(file), config, plan, problems })
+        Ok(Self { name, file: SideFile::Keras(Box::new(archive)), config, plan, problems })
     }
 
     pub(crate) fn archive(&self) -> Option<&Archive> {
         match &self.file {
-            SideFile::Model(ModelFile::Archive(archive)) => Some(archive),
-            _ => None,
+            SideFile::Keras(archive) => Some(archive),
+            SideFile::Safetensors(_) => None,
         }
     }
 
@@ -73,8 +69,7 @@ impl Side {
     /// In words: what the file is and who wrote it.
     pub(crate) fn says(&self) -> String {
         let file = match &self.file {
-            SideFile::Model(ModelFile::Archive(archive)) => archive.container().says(),
-            SideFile::Model(ModelFile::Text { .. }) => "a JSON text: a configuration without weights",
+            SideFile::Keras(archive) => archive.container().says(),
             SideFile::Safetensors(_) => "a .safetensors file: weights without a configuration",
         };
         let version =
@@ -91,10 +86,7 @@ impl Side {
     }
 
     pub(crate) fn backend(&self) -> Option<&str> {
-        match &self.file {
-            SideFile::Model(model) => model.backend(),
-            SideFile::Safetensors(_) => None,
-        }
+        self.archive().and_then(Archive::backend)
     }
 }
 

@@ -7,7 +7,6 @@ use kandle::{Archive, Plan};
 
 use super::side::{Side, SideFile, Tensor, of_safetensors};
 use crate::Failure;
-use crate::source::ModelFile;
 
 /// What was compared, and what is different.
 #[derive(Default)]
@@ -181,7 +180,7 @@ fn pair<'a>(a: &'a Side, b: &'a Side, names: &BTreeMap<String, String>) -> Resul
 }
 
 fn without_weights(a: &Side, b: &Side) -> String {
-    let has = |side: &Side| !matches!(side.file, SideFile::Model(ModelFile::Text { .. }));
+    let has = |side: &Side| side.archive().is_none_or(Archive::has_weights);
     match (has(a), has(b)) {
         (true, true) => {
             "the files name their weights in two ways, and no configuration that runs says which is which".to_owned()
@@ -195,7 +194,9 @@ fn without_weights(a: &Side, b: &Side) -> String {
 /// The weights of `side` under the names of `plan`.
 fn by_plan<'a>(side: &'a Side, plan: &'a Plan) -> Result<Option<Vec<Tensor<'a>>>, Failure> {
     Ok(match (&side.file, side.archive()) {
-        (_, Some(archive)) => Some(plan.weights().tensors(archive)?.into_iter().map(Tensor::of_weight).collect()),
+        (_, Some(archive)) if archive.has_weights() => {
+            Some(plan.weights().tensors(archive)?.into_iter().map(Tensor::of_weight).collect())
+        }
         (SideFile::Safetensors(bytes), _) => Some(of_safetensors(bytes)?),
         _ => None,
     })
@@ -218,10 +219,10 @@ fn by_path<'a>(a: &'a Side, b: &'a Side) -> Result<Option<(Vec<Tensor<'a>>, Vec<
     })
 }
 
-/// Whether both name their arrays by the same rule. A `.keras` file holds a `.weights.h5`.
+/// Whether both name their arrays by the same rule.
 fn stores_alike(a: &Archive, b: &Archive) -> bool {
-    use kandle::Container::{Keras, Weights};
-    a.container() == b.container() || [a, b].iter().all(|archive| matches!(archive.container(), Keras | Weights))
+    [a, b].iter().all(|archive| archive.has_weights())
+        && (a.weights_are_legacy(), a.legacy_root()) == (b.weights_are_legacy(), b.legacy_root())
 }
 
 /// The names in B of the weights whose layer is called otherwise there.
