@@ -34,7 +34,7 @@ fn help_and_version_are_for_newcomers() {
         assert!(help.out.contains(word), "{}", help.out);
     }
     for (verb, example) in [
-        ("inspect", "Example:\n  kandle inspect model.keras"),
+        ("inspect", "Examples:\n  kandle inspect model.keras"),
         ("verify", "Example:\n  kandle verify reference_outputs"),
         ("infer", "Examples:\n  kandle infer model.keras --input ids.npy --out ys.safetensors"),
         ("convert", "Examples:\n  kandle convert model.keras model.safetensors"),
@@ -174,6 +174,7 @@ fn inspect_prints_layers_weights_and_totals() {
     let ran = kandle(&["inspect", MODEL]);
     let expected = "\
 reference_outputs/example3/2x3/model.keras: a .keras file: configuration and weights
+form: zip (stored), weights in HDF5 (superblock 0)
 written by Keras 3.15.1
 model \"example3\" (Sequential)
 
@@ -284,6 +285,60 @@ fn inspect_lists_what_cannot_be_run() {
     assert!(classes.contains(&&json!("Name")));
     assert_eq!((&object["runs"], &object["parameters"]), (&json!(false), &Value::Null));
     assert_eq!(object["problems"][0]["kind"], "not supported");
+}
+
+#[test]
+fn inspect_says_what_the_file_is_and_what_is_ignored() {
+    const TRAINED: &str = "reference_outputs/example3_separate/4x16";
+    let training = "ignored: training configuration (optimizer Adam, loss mse)\n";
+    let optimizer = |name: &str| format!("ignored: {name}, 8 arrays, 29,314 numbers, 117,260 bytes\n");
+    for (file, says) in [
+        ("model.keras", vec!["\nform: zip (stored), weights in HDF5 (superblock 0)\n".to_owned(), training.to_owned()]),
+        ("model.keras", vec![optimizer("optimizer")]),
+        (
+            "model.h5",
+            vec!["\nform: HDF5 (superblock 0)\n".to_owned(), training.to_owned(), optimizer("optimizer_weights")],
+        ),
+        ("model.weights.h5", vec!["\nthe file does not say which Keras wrote it\n".to_owned(), optimizer("optimizer")]),
+    ] {
+        let ran = kandle(&["inspect", &format!("{TRAINED}/{file}")]);
+        assert!(says.iter().all(|says| ran.out.contains(says)), "{file}: {}", ran.out);
+    }
+    let object = object(&kandle(&["inspect", "--json", &format!("{TRAINED}/model.keras")]).out);
+    let group = json!({"name": "optimizer", "arrays": 8, "numbers": 29314, "bytes": 117_260});
+    assert_eq!(object["ignored"], json!({"training_configuration": true, "groups": [group]}));
+    let deflated = kandle(&["inspect", "reference_outputs/refused/several/model.keras"]).out;
+    assert!(deflated.contains("\nform: zip (deflated), weights in HDF5 (superblock 0)\n"), "{deflated}");
+    assert!(deflated.contains("\ncannot be run, for 2 reasons:\nnot supported: layer "), "{deflated}");
+}
+
+#[test]
+fn inspect_takes_the_weights_from_another_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("m.safetensors");
+    assert_eq!(kandle(&["convert", MODEL, text(&out)]).code, 0);
+    let json = folder.path().join("m.json");
+    let alone = kandle(&["inspect", text(&json)]);
+    let hint = format!(
+        "\nthe weights are in another file: kandle infer {} --weights FILE --input FILE --out FILE\n",
+        json.display()
+    );
+    assert!(alone.out.ends_with(&hint) && alone.code == 0, "{}", alone.out);
+    assert_eq!(object(&kandle(&["inspect", "--json", text(&json)]).out)["runs"], Value::Null);
+    for (weights, from) in
+        [(text(&out), "dense.bias\n"), (&*format!("{EXAMPLE}/model.weights.h5"), "layers/dense/vars/1\n")]
+    {
+        let ran = kandle(&["inspect", text(&json), "--weights", weights]);
+        assert!(ran.out.contains(&format!("bias (64,)              {from}")), "{}", ran.out);
+        assert!(ran.out.ends_with("\nparameters: 136,256 (136,256 trainable, 545,024 bytes)\n"), "{}", ran.out);
+        let object = object(&kandle(&["inspect", "--json", text(&json), "--weights", weights]).out);
+        assert_eq!((&object["runs"], &object["problems"]), (&json!(true), &json!([])));
+    }
+    let other = "reference_outputs/models/Sequential/stack/model.weights.h5";
+    let ran = kandle(&["inspect", text(&json), "--weights", other]);
+    assert!(ran.out.contains("\nweights do not fit: layer \"embedding\" (Embedding): "), "{}", ran.out);
+    let ran = kandle(&["inspect", text(&out)]);
+    assert!(ran.err.contains("safetensors, which name no layers: inspect the model with --weights ") && ran.code == 1);
 }
 
 #[test]
