@@ -420,7 +420,7 @@ def record(case: Case, folder: pathlib.Path) -> Recording:
         if case.truth and is_single_precision(model) and any(y.dtype == "float32" for y in outputs):
             tensors |= truth_of(model, inputs, outputs)
 
-    layer_class = case.name.split("/")[1] if case.family not in ("examples", "refused") else type(model).__name__
+    layer_class = case.name.split("/")[1] if case.family not in ("examples", "pytorch", "refused") else type(model).__name__
     facts = {"format": 1, "class": layer_class, "family": case.family, "says": case.says}
     if case.refused:
         facts["expect"] = f"refused: {case.refused}"
@@ -568,11 +568,14 @@ def differences(file: str, old: bytes, new: bytes) -> list[str]:
     return found + ([f"{inner} tensors of layers"] if inner else []) or [file]
 
 
+OF_PYTORCH = ("pytorch.safetensors", "pytorch.json")  # what pytorch.py records beside
+
+
 def compare(folder: pathlib.Path, files: dict[str, bytes]) -> str:
     """`same`, `new` or `changed: …`, for files that would be written into the folder."""
     if not folder.is_dir():
         return "new"
-    found = [f"{p.name} is left over" for p in sorted(folder.iterdir()) if p.is_file() and p.name not in files]
+    found = [f"{p.name} is left over" for p in sorted(folder.iterdir()) if p.is_file() and p.name not in (*files, *OF_PYTORCH)]
     for file, new in files.items():
         path = folder / file
         if not path.is_file():
@@ -585,7 +588,7 @@ def compare(folder: pathlib.Path, files: dict[str, bytes]) -> str:
 def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.is_file() and path.name not in files:
+        if path.is_file() and path.name not in (*files, *OF_PYTORCH):
             path.unlink()
     for file, data in files.items():
         if not (folder / file).is_file() or (folder / file).read_bytes() != data:

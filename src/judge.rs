@@ -166,3 +166,14 @@ pub fn array(value: &Value) -> std::result::Result<Array, Failure> {
         None => Err(format!("{} has no place in a recorded case", value.dtype).into()),
     }
 }
+
+/// Numbers of Keras's `dtype`, row-major, little-endian, as the judge takes them.
+///
+/// # Errors
+/// Where they are more or fewer than `shape` has.
+pub fn numbers(dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> std::result::Result<Array, Failure> {
+    match DTYPES.iter().find(|pair| pair.0 == dtype) {
+        Some((_, dtype)) => Ok(Array::new(*dtype, shape.to_vec(), bytes)?),
+        None => Err(format!("{dtype} has no place in a recorded case").into()),
+    }
+}

@@ -2,7 +2,7 @@
 
 mod judge;
 
-pub use judge::{Judged, array, judge, load_recorded, open_recorded, value, verify};
+pub use judge::{Judged, array, judge, load_recorded, numbers, open_recorded, value, verify};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
     Problem, Result, json, nearest, shown,
@@ -10,7 +10,7 @@ pub use kandle_format::{
 pub use kandle_model::{
     Activation, Argument, Arguments, Call, Family, Fields, FileLayer, Function, Given, Inner, Input, KerasLayer,
     LayerWeights, Layout, LoadReport, LoadedWeight, Masking, Model, ModelCall, Plan, PlannedLayer, PlannedModel,
-    Policy, Quantization, Registered, Registry, Shape, Spec, Step, Trace, TracedCall, Value, Weight, WeightMap, layers,
-    load_weights, operations,
+    Policy, Quantization, Registered, Registry, Shape, Spec, Step, StoredTensor, Trace, TracedCall, Value, Weight,
+    WeightMap, layers, load_weights, meaning_of, operations,
 };
 pub use kandle_parity as parity;

@@ -73,6 +73,85 @@ fn every_file_of_a_case_holds_the_same_weights() {
     assert!(compared > 50, "only {compared} weights were compared");
 }
 
+/// What `kandle convert` writes is the same model: the same plan, and the same variables bit for bit.
+#[test]
+fn a_model_written_as_safetensors_and_json_is_the_same_model() {
+    let (folder, mut models_read) = (tempfile::tempdir().unwrap(), 0);
+    let path = folder.path().join("model.safetensors");
+    for (_, archive) in models() {
+        let config = archive.config().unwrap();
+        let plan = Plan::new(&config).unwrap();
+        let mut file = std::fs::File::create(&path).unwrap();
+        plan.weights().write_safetensors(&archive, &[("format", "pt")], &mut file).unwrap();
+        let text = config.to_json(archive.config_json().unwrap(), archive.backend(), &[("from", "a test")]).unwrap();
+
+        let again = ModelConfig::from_json(&text).unwrap();
+        // Where it stands is another place.
+        let plan_again = Plan::new(&again).unwrap();
+        assert_eq!(format!("{plan:?}"), format!("{plan_again:?}"), "{}", archive.name());
+        let (ours, _) = plan.load(&archive, &Device::Cpu).unwrap();
+        let (theirs, report) = plan_again.load_safetensors(&path, &Device::Cpu).unwrap();
+        let (ours, theirs) = (ours.data().lock().unwrap(), theirs.data().lock().unwrap());
+        assert_eq!((ours.len(), report.loaded.len()), (theirs.len(), theirs.len()), "{}", archive.name());
+        for (name, var) in ours.iter() {
+            let other = theirs[name].as_tensor();
+            assert_eq!((var.dtype(), var.dims()), (other.dtype(), other.dims()), "{}: {name}", archive.name());
+            assert!(bits(var.as_tensor()) == bits(other), "{}: {name}", archive.name());
+        }
+        models_read += 1;
+    }
+    assert!(models_read > 100, "only {models_read} models were written and read");
+}
+
+/// A safetensors file that is not the model's is refused, with all that is wrong.
+#[test]
+fn safetensors_that_do_not_fit_are_refused_together() {
+    use safetensors::{Dtype as Stored, serialize, tensor::TensorView};
+    let open = |name: &str| Archive::open(format!("{CASES}/{name}/model.keras"), &Limits::default()).unwrap();
+    let plan = Plan::new(&open("rnn/LSTM/last").config().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lstm.safetensors");
+    type Given<'a> = (&'a str, Stored, &'a [usize], &'a [u8]);
+    let refusal = |tensors: &[Given<'_>]| {
+        let views = tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap()));
+        std::fs::write(&path, serialize(views, None).unwrap()).unwrap();
+        let error = plan.load_safetensors(&path, &Device::Cpu).err().unwrap().to_string();
+        error.replace(path.to_str().unwrap(), "F")
+    };
+    let zeros = [0; 16 * 4 * 4];
+    let mut one = [0; 64];
+    one[5] = 1;
+    let (ih, hh): (&[usize], &[usize]) = (&[16, 3], &[16, 4]);
+    let bias = ("lstm.bias_ih_l0", Stored::F32, &[16][..], &zeros[..64]);
+    let kernels =
+        [("lstm.weight_ih_l0", Stored::F32, ih, &zeros[..192]), ("lstm.weight_hh_l0", Stored::F32, hh, &zeros[..])];
+    let [first, second] = kernels;
+    assert_eq!(
+        refusal(&[first, second, bias, ("lstm.bias_hh_l0", Stored::F32, &[16], &one)]),
+        "F › layer \"lstm\" (LSTM): lstm.bias_hh_l0: expected zeros, as Keras's LSTM has one bias, found another number at [1]"
+    );
+    assert_eq!(
+        refusal(&[
+            ("lstm.weight_ih", Stored::F32, ih, &zeros[..192]),
+            second,
+            ("lstm.bias_ih_l0", Stored::F16, &[16], &zeros[..32])
+        ]),
+        "F: 3 problems\n  \
+         layer \"lstm\" (LSTM): lstm.weight_ih_l0: missing: expected [16, 3], the nearest is lstm.weight_ih\n  \
+         layer \"lstm\" (LSTM): lstm.bias_ih_l0: expected float32, found F16\n  \
+         lstm.weight_ih: no layer of the model has this weight"
+    );
+    assert_eq!(
+        refusal(&[("lstm.weight_ih_l0", Stored::F32, &[3, 16], &zeros[..192]), second, bias]),
+        "F › layer \"lstm\" (LSTM): lstm.weight_ih_l0: expected [16, 3], found [3, 16]"
+    );
+    std::fs::write(&path, b"\x08\0\0\0\0\0\0\0{}").unwrap();
+    let error = plan.load_safetensors(&path, &Device::Cpu).err().unwrap();
+    assert!(error.to_string().contains("not safetensors: "), "{error}");
+}
+
 #[test]
 fn candle_finds_the_variables_under_its_own_names() {
     let archive = Archive::open(format!("{CASES}/example3/2x3/model.keras"), &Limits::default()).unwrap();
@@ -241,6 +320,16 @@ fn a_detached_model_shares_the_variables_and_keeps_no_way_back() {
     let after = detached.forward(&xs).unwrap();
     assert_ne!(numbers(&before), numbers(&after));
     assert_eq!(numbers(&model.forward(&xs).unwrap()), numbers(&after));
+}
+
+/// The bits of the numbers, whatever their dtype.
+fn bits(tensor: &Tensor) -> Vec<u64> {
+    let flat = tensor.flatten_all().unwrap();
+    match flat.dtype() {
+        DType::F64 => flat.to_vec1::<f64>().unwrap().into_iter().map(f64::to_bits).collect(),
+        dtype if dtype.is_float() => numbers(&flat).into_iter().map(|number| u64::from(number.to_bits())).collect(),
+        _ => flat.to_dtype(DType::I64).unwrap().to_vec1::<i64>().unwrap().into_iter().map(i64::cast_unsigned).collect(),
+    }
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f32> {

@@ -14,6 +14,7 @@ from . import (  # noqa: F401
     ops,
     pooling,
     preprocessing,
+    pytorch,
     refused,
     regularization,
     reshaping,

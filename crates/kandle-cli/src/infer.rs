@@ -3,16 +3,16 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use kandle::parity::{Array, Case};
 use kandle::{Input, Model, shown};
 
+use crate::source::Source;
 use crate::tensors::{self, Format};
 use crate::{Failure, terminal};
 
 /// Run a model and write what it gives
 ///
-/// MODEL is a .keras file or a whole-model .h5 file. CASE is a folder of a recorded case: its first model file runs, on
+/// MODEL is a .keras file, a whole-model .h5 file, or the JSON of a model with --weights. CASE is a folder of a recorded case: its first model file runs, on
 /// the inputs that were recorded unless others are given.
 ///
 /// The outputs are output_0, output_1, … in Keras's order; one line of name, shape and dtype is printed for each. The
@@ -21,7 +21,8 @@ use crate::{Failure, terminal};
 #[command(after_long_help = "\
 Examples:
   kandle infer model.keras --input ids.npy --out ys.safetensors
-  kandle infer model.keras --input left=a.npy --input right=b.npy --out ys.json")]
+  kandle infer model.keras --input left=a.npy --input right=b.npy --out ys.json
+  kandle infer model.json --weights model.safetensors --input ids.npy --out ys.npy")]
 pub(crate) struct Args {
     /// A model file, or the folder of a recorded case
     #[arg(value_name = "CASE|MODEL")]
@@ -37,6 +38,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[NAME=]FILE")]
     input: Vec<String>,
 
+    /// The weights, where MODEL is a configuration alone or other weights are wanted: .weights.h5, or the .safetensors
+    /// that `kandle convert` writes
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+
     /// The file to write: .safetensors (every dtype kept), .npy (a model of one output) or .json
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -44,7 +50,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     let format = Format::of(&args.out)?;
-    let (model, recorded) = open(&args.model)?;
+    let (model, recorded) = open(&args.model, args.weights.as_deref())?;
     let outputs = model.plan().outputs().len();
     if format == Format::Npy && outputs != 1 {
         let out = args.out.display();
@@ -68,9 +74,12 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
 }
 
 /// The model, and the inputs recorded beside it where `path` is a case. A model may be a folder too.
-fn open(path: &Path) -> Result<(Model, Option<Vec<Array>>), Failure> {
-    if !path.is_dir() || path.join("config.json").is_file() {
-        return Ok((Model::load(path, &Device::Cpu)?, None));
+fn open(path: &Path, weights: Option<&Path>) -> Result<(Model, Option<Vec<Array>>), Failure> {
+    if !path.is_dir() || weights.is_some() || path.join("config.json").is_file() {
+        let source = Source::open(path, weights)?;
+        let plan = source.plan()?;
+        let (vars, _) = source.load(&plan)?;
+        return Ok((plan.with(&vars)?, None));
     }
     let case = Case::open(path)?;
     let file = case.files.first().ok_or("the case has no model file")?;

@@ -3,21 +3,23 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use kandle::json::Value;
 use kandle::{Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, Problem, Spec, shown};
 use serde_json::json;
 
 use crate::rows::{Kind, Origin, Row, WeightRow, numbers, rows};
+use crate::source::{Source, is_safetensors};
 use crate::terminal::{grouped, plain_json, shape, table, total};
 use crate::{Failure, terminal};
 
 /// Say what a Keras file is and what is in it
 ///
-/// Prints which Keras wrote the file, the layers with their shapes and parameters, where each weight goes in a candle
-/// VarMap, and what inference ignores. If the model cannot be run, every reason is printed, and the layers all the same.
-/// For a bare .weights.h5: its arrays, and how to load them.
+/// Prints how the file is stored and which Keras wrote it, the layers with their shapes and parameters, where each weight
+/// goes in a candle VarMap, and what inference ignores. If the model cannot be run, every reason is printed, and the layers
+/// all the same. For weights alone: the arrays, and how to run them.
 ///
 /// Exit code 0 if the file could be read, also where it is not supported.
 #[derive(Debug, clap::Args)]
@@ -25,9 +27,10 @@ use crate::{Failure, terminal};
 With --json, one object; what does not apply or is not known is null:
   file            the path
   container       \"keras\", \"weights\", \"legacy\", \"legacy weights\" or \"architecture\"
+  form            how the file is stored, in words
   keras_version, backend
   model           {class, name}
-  runs            whether kandle runs this model; null for weights without a configuration
+  runs            whether kandle runs this model; null where the weights or the configuration are not given
   inputs          [{name, shape, dtype}]; the batch axis is null
   outputs         [{name, shape, dtype}]
   layers          [{name, class, dtype, output_shape, output_shapes, parameters, trainable_parameters, connected_to,
@@ -42,14 +45,19 @@ With --json, one object; what does not apply or is not known is null:
                   how many of them Keras trains
   weight_bytes    how many bytes they take in the file
   arrays          [{path, shape, dtype}], all arrays of the file
-  ignored         {training_configuration, groups: [{name, arrays}]}, what inference does not use
+  ignored         {training_configuration, groups: [{name, arrays, numbers, bytes}]}, what inference does not use
   problems        [{kind, at, what}], why it cannot be run
 
-Example:
-  kandle inspect model.keras")]
+Examples:
+  kandle inspect model.keras
+  kandle inspect model.json --weights model.weights.h5")]
 pub(crate) struct Args {
-    /// A .keras, .weights.h5 or whole-model .h5 file
+    /// A .keras, .weights.h5 or .h5 file, a model's folder, or the JSON of a model
     file: PathBuf,
+
+    /// The weights, where FILE is a configuration alone or other weights are wanted: any of Keras's, or .safetensors
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
 
     /// Print one JSON object
     #[arg(long)]
@@ -57,15 +65,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
-    let archive = Archive::open(&args.file, &Limits::default())?;
-    let inspected = Inspected::new(&archive)?;
+    if is_safetensors(&args.file) {
+        let file = args.file.display();
+        return Err(
+            format!("{file}: safetensors, which name no layers: inspect the model with --weights {file}").into()
+        );
+    }
+    let source = Source::open(&args.file, args.weights.as_deref())?;
+    let inspected = Inspected::new(&source)?;
     let text = match args.json {
         true => plain_json(&format!("{}\n", inspected.json())),
         false => inspected.text(),
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     for problem in inspected.unreadable() {
-        terminal::complain(&format_args!("{}: {problem}", archive.name()));
+        terminal::complain(&format_args!("{}: {problem}", source.archive.name()));
     }
     Ok(inspected.unreadable().next().is_none())
 }
@@ -73,6 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
 /// A file as far as it could be followed: to its configuration, to the plan, to its weights.
 struct Inspected<'a> {
     archive: &'a Archive,
+    safetensors: Option<&'a Path>,
     config: Option<ModelConfig>,
     plan: Option<Plan>,
     report: Option<LoadReport>,
@@ -80,16 +95,24 @@ struct Inspected<'a> {
 }
 
 impl<'a> Inspected<'a> {
-    fn new(archive: &'a Archive) -> kandle::Result<Self> {
-        let mut inspected = Self { archive, config: None, plan: None, report: None, problems: Vec::new() };
+    fn new(source: &'a Source) -> kandle::Result<Self> {
+        let archive = &source.archive;
+        let (config, plan, report, problems) = (None, None, None, Vec::new());
+        let mut inspected =
+            Self { archive, safetensors: source.safetensors.as_deref(), config, plan, report, problems };
         if !archive.container().has_config() {
             return Ok(inspected);
         }
         let config = archive.config()?;
         match Plan::new(&config) {
             Ok(plan) => {
-                match plan.weights().check(archive) {
-                    Ok(report) => inspected.report = Some(report),
+                let report = match &source.safetensors {
+                    Some(path) => plan.load_safetensors(path, &Device::Cpu).map(|(_, report)| Some(report)),
+                    None if archive.has_weights() => plan.weights().check(archive).map(Some),
+                    None => Ok(None),
+                };
+                match report {
+                    Ok(report) => inspected.report = report,
                     Err(error) => inspected.problems = error.problems().cloned().collect(),
                 }
                 inspected.plan = Some(plan);
@@ -100,6 +123,11 @@ impl<'a> Inspected<'a> {
         Ok(inspected)
     }
 
+    /// Whether there are weights, in the file or beside it.
+    fn has_weights(&self) -> bool {
+        self.archive.has_weights() || self.safetensors.is_some()
+    }
+
     /// The problems that are the file's own: parts of it cannot be read.
     fn unreadable(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|problem| {
@@ -107,9 +135,10 @@ impl<'a> Inspected<'a> {
         })
     }
 
-    /// Whether the model runs; none where there is no model.
+    /// Whether the model runs; none where there is none, or no weights for it, unless it would not run with any.
     fn runs(&self) -> Option<bool> {
-        self.config.as_ref().map(|_| self.report.is_some())
+        self.config.as_ref()?;
+        (self.has_weights() || !self.problems.is_empty()).then_some(self.report.is_some())
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -126,6 +155,10 @@ impl<'a> Inspected<'a> {
             let array = self.archive.arrays().array(path)?;
             Some(numbers(array.shape()).saturating_mul(array.dtype().ok()?.size()))
         };
+        if self.safetensors.is_some() {
+            let stored = self.report.as_ref()?.loaded.iter();
+            return Some(total(stored.map(|weight| numbers(&weight.shape).saturating_mul(weight.stored.size()))));
+        }
         // Where candle has several variables for one array, it is there once.
         let loaded: BTreeSet<&str> = self.report.as_ref()?.loaded.iter().map(|weight| weight.from.as_str()).collect();
         loaded.into_iter().map(of).collect::<Option<Vec<_>>>().map(total)
@@ -153,15 +186,30 @@ impl<'a> Inspected<'a> {
         let archive = self.archive;
         let mut text = format!("{}: {}\n", archive.name(), archive.container().says());
         // Writing to a String cannot fail, here and below.
-        if let Some(version) = archive.keras_version() {
-            let backend = archive.backend().map_or_else(String::new, |backend| format!(" on {}", shown(backend)));
-            let _ = writeln!(text, "written by Keras {}{backend}", shown(version));
+        let _ = write!(text, "form: {}\n{}\n", archive.form(), self.writer());
+        if let Some(weights) = self.safetensors {
+            let _ = writeln!(text, "weights: {}, safetensors", weights.display());
         }
         match &self.config {
             None => self.push_bare(&mut text),
             Some(config) => self.push_model(&mut text, config),
         }
         text
+    }
+
+    /// Which Keras wrote the file.
+    fn writer(&self) -> String {
+        let (archive, version) = (self.archive, self.archive.keras_version());
+        let backend = archive.backend().map_or_else(String::new, |backend| format!(" on {}", shown(backend)));
+        let major = self.config.as_ref().map(ModelConfig::keras_major);
+        match (version, major) {
+            (Some(version), Some(1 | 2)) => {
+                format!("written by Keras {}{backend}; its settings mean what they meant there", shown(version))
+            }
+            (Some(version), _) => format!("written by Keras {}{backend}", shown(version)),
+            (None, Some(major)) => format!("written by Keras {major}{backend}: the file names no version"),
+            (None, None) => "the file does not say which Keras wrote it".to_owned(),
+        }
     }
 
     fn push_bare(&self, text: &mut String) {
@@ -171,13 +219,22 @@ impl<'a> Inspected<'a> {
         };
         let rows: Vec<_> = arrays.iter().map(row).collect();
         let _ = write!(text, "\n{}\n", table(["array", "shape", "dtype"], &rows));
+        self.push_ignored(text);
+        let name = self.archive.name();
+        let _ = write!(
+            text,
+            "The file does not say which layers these belong to. To run them, give the model as well, its .keras file or the \
+             text of model.to_json():\n  \
+             kandle infer model.json --weights {name} --input FILE --out FILE\n"
+        );
+        if self.archive.weights_are_legacy() {
+            return;
+        }
         let groups = arrays.iter().filter_map(|(path, _, _)| path.strip_suffix("/vars/0"));
         let group = groups.into_iter().find(|group| group.starts_with("layers/")).unwrap_or("layers/dense");
         let _ = write!(
             text,
-            "The file does not say which layers these belong to. To load it, open the model as well:\n  \
-             kandle::Plan::new(&model.config()?)?.load(&weights, &device)?\n\
-             or say which layer is which, for each of them:\n  \
+            "To fill a model of your own in Rust, say which layer is which, for each of them:\n  \
              kandle::WeightMap::new(&[kandle::FileLayer::at(\"{}\").is(class, settings).of(sample_shape), …])?\n",
             shown(group)
         );
@@ -225,24 +282,39 @@ impl<'a> Inspected<'a> {
                 let (parameters, trainable) = (grouped(parameters), grouped(trainable));
                 let _ = writeln!(text, "parameters: {parameters} ({trainable} trainable{bytes})");
             }
-            None => {
+            None if self.archive.has_weights() => {
                 let arrays = self.arrays();
                 let numbers = total(arrays.iter().map(|array| numbers(array.1)));
                 let _ = writeln!(text, "the file has {} arrays, {} numbers", grouped(arrays.len()), grouped(numbers));
             }
+            None => {}
         }
-        self.push_ignored(text, config);
+        if !self.has_weights() {
+            let name = self.archive.name();
+            let _ = writeln!(
+                text,
+                "the weights are in another file: kandle infer {name} --weights FILE --input FILE --out FILE"
+            );
+        }
+        self.push_ignored(text);
+        match self.problems.len() {
+            0 => {}
+            1 => text.push_str("cannot be run:\n"),
+            count => drop(writeln!(text, "cannot be run, for {count} reasons:")),
+        }
         for problem in &self.problems {
             let _ = writeln!(text, "{}: {problem}", word(problem.kind));
         }
     }
 
-    fn push_ignored(&self, text: &mut String, config: &ModelConfig) {
-        if config.compiled {
-            text.push_str("ignored: training configuration\n");
+    fn push_ignored(&self, text: &mut String) {
+        if self.config.as_ref().is_some_and(|config| config.compiled) {
+            let _ = writeln!(text, "ignored: training configuration{}", training(self.archive));
         }
-        for (group, arrays) in self.report.iter().flat_map(|report| &report.ignored) {
-            let _ = writeln!(text, "ignored: {}, {arrays} arrays", shown(group));
+        for Ignored { name, arrays, numbers, bytes } in ignored(self.archive) {
+            let (name, bytes) =
+                (shown(name), bytes.map_or_else(String::new, |bytes| format!(", {} bytes", grouped(bytes))));
+            let _ = writeln!(text, "ignored: {name}, {arrays} arrays, {} numbers{bytes}", grouped(numbers));
         }
     }
 
@@ -282,11 +354,12 @@ impl<'a> Inspected<'a> {
         let of = |kind: Kind| -> Value { rows.iter().filter(|row| row.kind == kind).map(row).collect() };
         let sums = sums(&rows);
         let array = |(path, shape, dtype): &(&str, &[usize], Option<kandle::Dtype>)| json!({"path": path, "shape": shape, "dtype": dtype.map(kandle::Dtype::name)});
-        let ignored = |group: &(String, usize)| json!({"name": group.0, "arrays": group.1});
+        let group = |group: &Ignored<'_>| json!({"name": group.name, "arrays": group.arrays, "numbers": group.numbers, "bytes": group.bytes});
         let problem = |problem: &Problem| json!({"kind": word(problem.kind), "at": problem.at, "what": problem.what});
         json!({
             "file": archive.name(),
             "container": container(archive.container()),
+            "form": archive.form(),
             "keras_version": archive.keras_version(),
             "backend": archive.backend(),
             "model": self.config.as_ref().map(|config| json!({"class": config.class, "name": config.name})),
@@ -299,13 +372,58 @@ impl<'a> Inspected<'a> {
             "trainable_parameters": sums.map(|(_, trainable)| trainable),
             "weight_bytes": self.weight_bytes(),
             "arrays": self.arrays().iter().map(array).collect::<Value>(),
-            "ignored": self.config.as_ref().map(|config| json!({
-                "training_configuration": config.compiled,
-                "groups": self.report.as_ref().map(|report| report.ignored.iter().map(ignored).collect::<Value>()),
-            })),
+            "ignored": {
+                "training_configuration": self.config.as_ref().map(|config| config.compiled),
+                "groups": ignored(archive).iter().map(group).collect::<Value>(),
+            },
             "problems": self.problems.iter().map(problem).collect::<Value>(),
         })
     }
+}
+
+/// Arrays of a file that are no weights of the model, such as the state of the optimizer.
+struct Ignored<'a> {
+    name: &'a str,
+    arrays: usize,
+    numbers: usize,
+    bytes: Option<usize>,
+}
+
+fn ignored(archive: &Archive) -> Vec<Ignored<'_>> {
+    let root = if archive.weights_are_legacy() { archive.legacy_root() } else { "layers/" };
+    let mut groups: Vec<Ignored<'_>> = Vec::new();
+    let arrays = archive.arrays();
+    for path in arrays.paths().filter(|path| !path.starts_with(root)) {
+        let Some(array) = arrays.array(path) else { continue };
+        let name = path.split('/').next().unwrap_or_default();
+        let numbers = numbers(array.shape());
+        let bytes = array.dtype().ok().map(|dtype| numbers.saturating_mul(dtype.size()));
+        match groups.iter_mut().find(|group| group.name == name) {
+            Some(group) => {
+                group.arrays += 1;
+                group.numbers = group.numbers.saturating_add(numbers);
+                group.bytes = group.bytes.zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes));
+            }
+            None => groups.push(Ignored { name, arrays: 1, numbers, bytes }),
+        }
+    }
+    groups
+}
+
+/// The optimizer and the loss that a file was trained with, as far as it names them.
+fn training(archive: &Archive) -> String {
+    let legacy = || archive.arrays().text_attribute("", "training_config").ok().flatten();
+    let parsed = || kandle::json::parse(legacy()?.as_bytes(), "", &Limits::default()).ok();
+    let compiled = archive.config_json().and_then(|config| config.get("compile_config")).cloned().or_else(parsed);
+    let named = |value: &Value| {
+        let name = value.get("class_name").unwrap_or(value).as_str()?;
+        Some(shown(name))
+    };
+    let one = |key: &str| compiled.as_ref()?.get(key).and_then(named);
+    let optimizer = one("optimizer").or_else(|| one("optimizer_config")).map(|name| format!("optimizer {name}"));
+    let loss = one("loss").map(|name| format!("loss {name}"));
+    let found: Vec<String> = [optimizer, loss].into_iter().flatten().collect();
+    if found.is_empty() { String::new() } else { format!(" ({})", found.join(", ")) }
 }
 
 /// How many numbers the weights of all layers have, and how many of them are trained.

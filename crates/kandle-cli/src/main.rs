@@ -1,9 +1,13 @@
 //! `kandle` on the command line: one file a verb, and here they are told apart.
 
+mod convert;
+mod diff;
 mod infer;
 mod inspect;
+mod modules;
 mod npy;
 mod rows;
+mod source;
 mod tensors;
 mod terminal;
 mod verify;
@@ -34,6 +38,8 @@ enum Verb {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Infer(infer::Args),
+    Convert(convert::Args),
+    Diff(diff::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Infer(args) => infer::run(&args),
+        Verb::Convert(args) => convert::run(&args),
+        Verb::Diff(args) => diff::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use kandle::json::{self, Value};
 use kandle::parity::{Array, Dtype};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use tempfile::NamedTempFile;
 
 use crate::{Failure, npy};
 
@@ -61,16 +62,25 @@ pub(crate) fn write(path: &Path, tensors: &[(String, Array)]) -> Result<(), Fail
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = beside(path)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// A file beside `path`, to be renamed when all of it is there.
+pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile, Failure> {
+    beside(path).map_err(|error| format!("{}: cannot write: {error}", path.display()).into())
+}
+
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".kandle-");
     // A temporary file is its owner's alone; the result is for whom the user's umask says.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
+    builder.tempfile_in(folder)
 }
 
 fn from_safetensors(bytes: &[u8]) -> Result<Vec<(Option<String>, Array)>, Failure> {

@@ -2,83 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "these are tests")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::{copied, edit, flip_a_bit, kandle, object, root, text};
 use kandle::parity::{Array, Case, compare};
-use kandle::{Archive, Limits};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const EXAMPLE: &str = "reference_outputs/example3/2x3";
 const MODEL: &str = "reference_outputs/example3/2x3/model.keras";
 /// A case whose model files are those of EXAMPLE.
 const SIBLING: &str = "reference_outputs/example3/4x16";
-
-/// What one run gave.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-/// Runs kandle in the root of the workspace.
-fn kandle(args: &[&str]) -> Ran {
-    let ran = Command::new(env!("CARGO_BIN_EXE_kandle")).args(args).current_dir(root()).output().unwrap();
-    Ran {
-        code: ran.status.code().unwrap(),
-        out: String::from_utf8(ran.stdout).unwrap(),
-        err: String::from_utf8(ran.stderr).unwrap(),
-    }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-/// The object that `out` is.
-fn object(out: &str) -> Value {
-    serde_json::from_str(out).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A copy of the case `name` that a test may change.
-fn copied(name: &str) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let case = folder.path().join("a_case");
-    fs::create_dir(&case).unwrap();
-    for entry in fs::read_dir(root().join(name)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), case.join(entry.file_name())).unwrap();
-    }
-    (folder, case)
-}
-
-/// Changes keys of the case.json in `case`.
-fn edit(case: &Path, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
-    let file = case.join("case.json");
-    let mut json = object(&fs::read_to_string(&file).unwrap());
-    change(json.as_object_mut().unwrap());
-    fs::write(file, json.to_string()).unwrap();
-}
-
-/// Flips one bit of the exponent of the first stored number of the array `path` in the file `file`.
-fn flip_a_bit(file: &Path, path: &str) {
-    let numbers = {
-        let archive = Archive::open(file, &Limits::default()).unwrap();
-        archive.arrays().array(path).unwrap().bytes().unwrap().into_owned()
-    };
-    let mut bytes = fs::read(file).unwrap();
-    let at: Vec<usize> = (0..=bytes.len() - numbers.len()).filter(|at| bytes[*at..].starts_with(&numbers)).collect();
-    assert_eq!(at.len(), 1, "the numbers of {path} must stand in the file once");
-    bytes[at[0] + 2] ^= 0x80;
-    fs::write(file, bytes).unwrap();
-}
 
 /// The one tensor `output_0` of a safetensors file.
 fn output(file: &Path) -> Array {
@@ -93,13 +30,15 @@ fn output(file: &Path) -> Array {
 fn help_and_version_are_for_newcomers() {
     let help = kandle(&["--help"]);
     assert_eq!(help.code, 0);
-    for word in ["inspect", "verify", "infer", "Exit codes: 0 all is well"] {
+    for word in ["inspect", "verify", "infer", "convert", "diff", "Exit codes: 0 all is well"] {
         assert!(help.out.contains(word), "{}", help.out);
     }
     for (verb, example) in [
-        ("inspect", "Example:\n  kandle inspect model.keras"),
+        ("inspect", "Examples:\n  kandle inspect model.keras"),
         ("verify", "Example:\n  kandle verify reference_outputs"),
         ("infer", "Examples:\n  kandle infer model.keras --input ids.npy --out ys.safetensors"),
+        ("convert", "Examples:\n  kandle convert model.keras model.safetensors"),
+        ("diff", "Example:\n  kandle diff before.keras after.keras"),
     ] {
         let help = kandle(&[verb, "--help"]);
         assert!(help.out.contains(example), "{}", help.out);
@@ -235,6 +174,7 @@ fn inspect_prints_layers_weights_and_totals() {
     let ran = kandle(&["inspect", MODEL]);
     let expected = "\
 reference_outputs/example3/2x3/model.keras: a .keras file: configuration and weights
+form: zip (stored), weights in HDF5 (superblock 0)
 written by Keras 3.15.1
 model \"example3\" (Sequential)
 
@@ -345,6 +285,60 @@ fn inspect_lists_what_cannot_be_run() {
     assert!(classes.contains(&&json!("Name")));
     assert_eq!((&object["runs"], &object["parameters"]), (&json!(false), &Value::Null));
     assert_eq!(object["problems"][0]["kind"], "not supported");
+}
+
+#[test]
+fn inspect_says_what_the_file_is_and_what_is_ignored() {
+    const TRAINED: &str = "reference_outputs/example3_separate/4x16";
+    let training = "ignored: training configuration (optimizer Adam, loss mse)\n";
+    let optimizer = |name: &str| format!("ignored: {name}, 8 arrays, 29,314 numbers, 117,260 bytes\n");
+    for (file, says) in [
+        ("model.keras", vec!["\nform: zip (stored), weights in HDF5 (superblock 0)\n".to_owned(), training.to_owned()]),
+        ("model.keras", vec![optimizer("optimizer")]),
+        (
+            "model.h5",
+            vec!["\nform: HDF5 (superblock 0)\n".to_owned(), training.to_owned(), optimizer("optimizer_weights")],
+        ),
+        ("model.weights.h5", vec!["\nthe file does not say which Keras wrote it\n".to_owned(), optimizer("optimizer")]),
+    ] {
+        let ran = kandle(&["inspect", &format!("{TRAINED}/{file}")]);
+        assert!(says.iter().all(|says| ran.out.contains(says)), "{file}: {}", ran.out);
+    }
+    let object = object(&kandle(&["inspect", "--json", &format!("{TRAINED}/model.keras")]).out);
+    let group = json!({"name": "optimizer", "arrays": 8, "numbers": 29314, "bytes": 117_260});
+    assert_eq!(object["ignored"], json!({"training_configuration": true, "groups": [group]}));
+    let deflated = kandle(&["inspect", "reference_outputs/refused/several/model.keras"]).out;
+    assert!(deflated.contains("\nform: zip (deflated), weights in HDF5 (superblock 0)\n"), "{deflated}");
+    assert!(deflated.contains("\ncannot be run, for 2 reasons:\nnot supported: layer "), "{deflated}");
+}
+
+#[test]
+fn inspect_takes_the_weights_from_another_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("m.safetensors");
+    assert_eq!(kandle(&["convert", MODEL, text(&out)]).code, 0);
+    let json = folder.path().join("m.json");
+    let alone = kandle(&["inspect", text(&json)]);
+    let hint = format!(
+        "\nthe weights are in another file: kandle infer {} --weights FILE --input FILE --out FILE\n",
+        json.display()
+    );
+    assert!(alone.out.ends_with(&hint) && alone.code == 0, "{}", alone.out);
+    assert_eq!(object(&kandle(&["inspect", "--json", text(&json)]).out)["runs"], Value::Null);
+    for (weights, from) in
+        [(text(&out), "dense.bias\n"), (&*format!("{EXAMPLE}/model.weights.h5"), "layers/dense/vars/1\n")]
+    {
+        let ran = kandle(&["inspect", text(&json), "--weights", weights]);
+        assert!(ran.out.contains(&format!("bias (64,)              {from}")), "{}", ran.out);
+        assert!(ran.out.ends_with("\nparameters: 136,256 (136,256 trainable, 545,024 bytes)\n"), "{}", ran.out);
+        let object = object(&kandle(&["inspect", "--json", text(&json), "--weights", weights]).out);
+        assert_eq!((&object["runs"], &object["problems"]), (&json!(true), &json!([])));
+    }
+    let other = "reference_outputs/models/Sequential/stack/model.weights.h5";
+    let ran = kandle(&["inspect", text(&json), "--weights", other]);
+    assert!(ran.out.contains("\nweights do not fit: layer \"embedding\" (Embedding): "), "{}", ran.out);
+    let ran = kandle(&["inspect", text(&out)]);
+    assert!(ran.err.contains("safetensors, which name no layers: inspect the model with --weights ") && ran.code == 1);
 }
 
 #[test]

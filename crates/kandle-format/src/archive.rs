@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     Arrays, Bytes, Container, Error, ErrorKind, Hdf5File, Limits, ModelConfig, Result,
     folder::Folder,
-    hdf5_file::{first_bytes, is_hdf5},
+    hdf5_file::{self, first_bytes, is_hdf5},
     json::{self, Value},
     members::Members,
     shards::{self, WEIGHT_MAP},
@@ -20,6 +20,7 @@ const WEIGHTS: &str = "model.weights.h5";
 pub struct Archive {
     name: String,
     container: Container,
+    form: String,
     keras_version: Option<String>,
     backend: Option<String>,
     config: Option<(&'static str, Value)>,
@@ -125,10 +126,12 @@ impl Archive {
             return Err(Error::new(ErrorKind::Unsupported, NPZ, what));
         }
         let weights = members.need(WEIGHTS, &names, limits.unpacked_bytes)?;
+        let form = format!("{}, weights in {}", members.form(WEIGHTS), hdf5_file::form(weights.as_slice()));
         Ok(Self {
             name: String::new(),
             assets: members.assets(&names, limits)?,
             container: Container::Keras,
+            form,
             keras_version: Some(version.to_owned()),
             backend: None,
             config: Some((CONFIG, config)),
@@ -143,6 +146,7 @@ impl Archive {
     fn read_hdf5(bytes: Bytes, limits: &Limits) -> Result<Self> {
         const MODEL_CONFIG: &str = "model_config";
         const MODEL_WEIGHTS: &str = "model_weights";
+        let form = hdf5_file::form(bytes.as_slice());
         let arrays = Arrays::new(vec![Hdf5File::open(bytes, "", limits)?])?;
         let config = arrays.text_attribute("", MODEL_CONFIG)?;
         let legacy_root = || -> Result<Option<&'static str>> {
@@ -173,6 +177,7 @@ impl Archive {
             name: String::new(),
             assets: BTreeMap::new(),
             container,
+            form,
             keras_version,
             backend,
             config: config.map(|config| (MODEL_CONFIG, config)),
@@ -192,6 +197,7 @@ impl Archive {
             name: String::new(),
             assets: BTreeMap::new(),
             container: Container::Architecture,
+            form: "JSON".to_owned(),
             keras_version: None,
             backend: None,
             config: None,
@@ -210,7 +216,8 @@ impl Archive {
                 Error::new(ErrorKind::Io, "", format!("cannot read its folder: {error}")).caused_by(error)
             })?;
             let (arrays, members) = shards::open(map, &folder, limits)?;
-            Ok(Self { container: Container::Weights, arrays, weights: Weights::Store, members, ..read })
+            let form = format!("JSON, weights in {} files beside it", members.len());
+            Ok(Self { container: Container::Weights, form, arrays, weights: Weights::Store, members, ..read })
         } else if value.get("class_name").is_some() {
             let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
             Ok(Self {
@@ -255,6 +262,12 @@ impl Archive {
     #[must_use]
     pub fn container(&self) -> Container {
         self.container
+    }
+
+    /// How the file is stored, in words: `zip (stored), weights in HDF5 (superblock 0)`.
+    #[must_use]
+    pub fn form(&self) -> &str {
+        &self.form
     }
 
     /// The version of Keras that wrote the file, where it says so (`.weights.h5` does not).
@@ -329,6 +342,12 @@ impl Archive {
         }
     }
 
+    /// The model's configuration as the file has it.
+    #[must_use]
+    pub fn config_json(&self) -> Option<&Value> {
+        self.config.as_ref().map(|(_, value)| value)
+    }
+
     /// The model's configuration.
     ///
     /// # Errors
@@ -341,8 +360,8 @@ impl Archive {
         };
         let mut config = config.map_err(|error| error.in_file(&self.name))?;
         config.compiled |= self.compiled;
-        config.legacy = self.container == Container::Legacy;
-        config.assets.clone_from(&self.assets);
+        config.legacy |= self.container == Container::Legacy;
+        config.assets.extend(self.assets.clone());
         Ok(config)
     }
 

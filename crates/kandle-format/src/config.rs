@@ -33,6 +33,16 @@ pub struct ModelConfig {
     pub assets: BTreeMap<String, Vec<u8>>,
 }
 
+/// Where [`ModelConfig::to_json`] puts what Keras's own JSON has no place for.
+const ORIGIN: &str = "kandle";
+
+/// The files beside a configuration, which [`ModelConfig::to_json`] put into its text.
+fn assets(origin: Option<&Value>) -> BTreeMap<String, Vec<u8>> {
+    let assets = origin.and_then(|origin| origin.get("assets")).and_then(Value::as_object);
+    let text = |(path, text): (&String, &Value)| Some((path.clone(), text.as_str()?.as_bytes().to_vec()));
+    assets.into_iter().flatten().filter_map(text).collect()
+}
+
 /// One layer in Keras's own words.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -103,10 +113,45 @@ impl ModelConfig {
             keras_version,
             layers: layers.iter().enumerate().map(read).collect::<Result<_>>()?,
             compiled: value.get("compile_config").and_then(Value::as_object).is_some_and(|config| !config.is_empty()),
-            legacy: false,
-            assets: BTreeMap::new(),
+            legacy: value.get(ORIGIN).and_then(|origin| origin.get("legacy")) == Some(&Value::Bool(true)),
+            assets: assets(value.get(ORIGIN)),
             config,
         })
+    }
+
+    /// The JSON text of the configuration `value` of this model alone, outside the file it stands in, as
+    /// [`from_json`](Self::from_json) reads it. Keras's `model_from_json` reads it too.
+    ///
+    /// `keras_version` and `backend` stand in it as in what Keras 2 wrote; what else the file says beside the
+    /// configuration stands under `kandle`, with the texts `notes`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where a file beside the configuration is no text.
+    pub fn to_json(&self, value: &Value, backend: Option<&str>, notes: &[(&str, &str)]) -> Result<String> {
+        let mut origin: Map<String, Value> =
+            notes.iter().map(|(key, note)| ((*key).to_owned(), Value::from(*note))).collect();
+        if self.legacy {
+            origin.insert("legacy".to_owned(), true.into());
+        }
+        let mut assets = Map::new();
+        for (path, bytes) in &self.assets {
+            let text = std::str::from_utf8(bytes).map_err(|_| {
+                Error::new(
+                    ErrorKind::Unsupported,
+                    format!("assets/{}", shown(path)),
+                    "expected a text, found other bytes",
+                )
+            })?;
+            assets.insert(path.clone(), text.into());
+        }
+        if !assets.is_empty() {
+            origin.insert("assets".to_owned(), assets.into());
+        }
+        let mut whole = value.as_object().cloned().unwrap_or_default();
+        let named = [("keras_version", self.keras_version.as_deref()), ("backend", backend)];
+        whole.extend(named.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?.into()))));
+        whole.insert(ORIGIN.to_owned(), origin.into());
+        Ok(json::text(&whole.into()))
     }
 
     /// The first number of the version of Keras that wrote this; 1 where the file names none.

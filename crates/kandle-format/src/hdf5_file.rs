@@ -571,6 +571,16 @@ pub(crate) fn is_hdf5(bytes: &[u8]) -> bool {
     hdf5::is_hdf5_bytes(bytes)
 }
 
+/// Which of its forms the HDF5 file `bytes` has, in words. Its signature stands at 0, or after a block of the user's at 512,
+/// 1024 and so on; the version of the superblock follows.
+pub(crate) fn form(bytes: &[u8]) -> String {
+    const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
+    let places = std::iter::once(0).chain((9..usize::BITS).map(|power| 1_usize << power));
+    let tails = places.map_while(|place| bytes.get(place..));
+    let mut versions = tails.filter_map(|tail| tail.strip_prefix(SIGNATURE)?.first());
+    versions.next().map_or_else(|| "HDF5".to_owned(), |version| format!("HDF5 (superblock {version})"))
+}
+
 /// The first eight bytes, for an error.
 pub(crate) fn first_bytes(bytes: &[u8]) -> String {
     let shown: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

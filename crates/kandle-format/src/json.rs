@@ -49,6 +49,17 @@ pub fn number(value: &Value) -> Option<f64> {
     }
 }
 
+/// The value as Python's `json.dumps` would write it, `NaN` and the infinities as bare words.
+#[must_use]
+pub fn text(value: &Value) -> String {
+    let mut text = value.to_string();
+    for word in ["NaN", "Infinity", "-Infinity"] {
+        // Within another text the quotes would be escaped.
+        text = text.replace(&format!("\"\\u0000{word}\""), word);
+    }
+    text
+}
+
 /// The value as Python would print it, short enough for an error.
 #[must_use]
 pub fn shown(value: &Value) -> String {
@@ -119,7 +130,7 @@ fn string_length(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{number, parse, shown};
+    use super::{number, parse, shown, text};
     use crate::{ErrorKind, Limits};
 
     #[test]
@@ -136,6 +147,13 @@ mod tests {
         assert_eq!(number(&value["d"]), Some(0.001_000_000_047_497_451_3));
         assert_eq!(shown(&value["b"][1]), "-inf");
         assert_eq!(shown(&value["c"]), r#""NaN \" Infinity""#);
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_value() {
+        let python = r#"{"a":NaN,"b":[Infinity,-Infinity,-1.5],"c":"\"NaN\" Infinity","d":0.0010000000474974513}"#;
+        let value = parse(python.as_bytes(), "t", &Limits::default()).unwrap();
+        assert_eq!(text(&value), python);
     }
 
     #[test]

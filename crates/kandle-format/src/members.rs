@@ -17,6 +17,17 @@ impl Members {
         }
     }
 
+    /// What holds the member `name`, and how: `zip (deflated)`.
+    pub(crate) fn form(&mut self, name: &str) -> &'static str {
+        match self {
+            Self::Folder(_) => "folder",
+            Self::Zip(zip) => match zip.is_stored(name) {
+                true => "zip (stored)",
+                false => "zip (deflated)",
+            },
+        }
+    }
+
     /// The names of all members, as the zip lists them or sorted.
     pub(crate) fn names(&self, limits: &Limits) -> Result<Vec<String>> {
         match self {

@@ -25,6 +25,11 @@ impl ZipFile {
         self.zip.file_names_raw().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
+    /// Whether the member `name` is there as it is, not packed.
+    pub(crate) fn is_stored(&mut self, name: &str) -> bool {
+        self.zip.by_name(name).is_ok_and(|file| file.compression() == CompressionMethod::Stored)
+    }
+
     /// The bytes of the member `name`, at most `most`, its checksum verified; `None` if the zip has no such member.
     ///
     /// A stored member is a part of the file's own bytes, without a copy. A deflated one is unpacked into memory.

@@ -89,6 +89,21 @@ impl Layout {
         }
     }
 
+    /// As [`to_candle`](Self::to_candle), for numbers of `size` bytes each.
+    pub(crate) fn bytes_to_candle(self, bytes: &[u8], size: usize, keras_shape: &[usize]) -> Vec<u8> {
+        macro_rules! of {
+            ($size:literal) => {
+                self.to_candle(bytes.as_chunks::<$size>().0.to_vec(), keras_shape).concat()
+            };
+        }
+        match size {
+            8 => of!(8),
+            4 => of!(4),
+            2 => of!(2),
+            _ => self.to_candle(bytes.to_vec(), keras_shape),
+        }
+    }
+
     /// The numbers of a weight in candle's order, back in Keras's order, row-major.
     #[must_use]
     pub fn to_keras<T: Copy>(self, numbers: Vec<T>, keras_shape: &[usize]) -> Vec<T> {

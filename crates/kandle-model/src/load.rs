@@ -4,7 +4,7 @@ use std::{
     path::Path,
 };
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
 
@@ -61,9 +61,9 @@ impl fmt::Display for LoadReport {
 }
 
 /// A weight found in the file and checked, its numbers still there.
-struct Found<'a> {
-    name: String,
-    weight: &'a Weight,
+pub(crate) struct Found<'a> {
+    pub(crate) name: String,
+    pub(crate) weight: &'a Weight,
     source: Source<'a>,
     at: String,
 }
@@ -112,9 +112,38 @@ impl Found<'_> {
         Tensor::from_vec(numbers, self.weight.candle_shape(), device).map_err(|error| self.candle_failed(error))
     }
 
+    /// The numbers in candle's layout and in Keras's own dtype, as bytes.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
+        let wanted = self.weight.dtype.unwrap_or(Dtype::Float32);
+        if self.source.dtype()? != wanted {
+            // Floats of another dtype, which Keras casts.
+            return bytes_of(&self.read(&Device::Cpu)?).map_err(|error| self.candle_failed(error));
+        }
+        let bytes = self.source.bytes()?;
+        let part = match self.weight.part {
+            None => &*bytes,
+            Some((part, parts)) => {
+                let size = bytes.len() / parts.max(1);
+                bytes.get(part * size..(part + 1) * size).unwrap_or_default()
+            }
+        };
+        Ok(self.weight.layout.bytes_to_candle(part, wanted.size(), &self.weight.shape))
+    }
+
     fn candle_failed(&self, error: candle_core::Error) -> Error {
         Error::new(ErrorKind::Weights, &self.at, format!("{}: {error}", self.weight.keras)).caused_by(error)
     }
+}
+
+/// The numbers of a tensor of floats, row-major, little-endian.
+fn bytes_of(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match flat.dtype() {
+        DType::F64 => flat.to_vec1::<f64>()?.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        DType::F16 => flat.to_vec1::<half::f16>()?.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        DType::BF16 => flat.to_vec1::<half::bf16>()?.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        _ => flat.to_vec1::<f32>()?.iter().flat_map(|number| number.to_le_bytes()).collect(),
+    })
 }
 
 /// Loads every weight of `map` into a new `VarMap`.
@@ -249,7 +278,8 @@ fn load<'a, T>(
     Ok((stored, report))
 }
 
-fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> {
+/// Finds and checks every weight of `map`.
+pub(crate) fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> {
     let mut problems = Vec::new();
     let mut found: Vec<Found<'_>> = Vec::new();
     let mut names = BTreeSet::new();

@@ -171,7 +171,18 @@ impl LayerWeights {
     /// The name of `weight` in a `VarMap`: `dense.weight`.
     #[must_use]
     pub fn name(&self, weight: &Weight) -> String {
-        if self.prefix.is_empty() { weight.candle.clone() } else { format!("{}.{}", self.prefix, weight.candle) }
+        self.prefixed(&weight.candle)
+    }
+
+    /// What PyTorch has beside `weight` and Keras does not, which holds zeros: an LSTM's second bias.
+    #[must_use]
+    pub fn zeros_beside(&self, weight: &Weight) -> Option<String> {
+        let name = weight.candle.replace("bias_ih_l", "bias_hh_l");
+        (!self.weights.iter().any(|other| other.candle == name)).then(|| self.prefixed(&name))
+    }
+
+    fn prefixed(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Sources: keras/src/layers/preprocessing/{index_lookup,string_lookup,integer_lookup}.py.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, bail};
 use kandle_format::{Dtype, Problem, json::Value as Json, shown};
@@ -39,7 +39,7 @@ pub(crate) struct Lookup {
     /// Whether tokens are whole numbers, not strings.
     numbers: bool,
     tokens: Vec<Vec<u8>>,
-    places: HashMap<Vec<u8>, i64>,
+    places: BTreeMap<Vec<u8>, i64>,
     mask: Option<Vec<u8>>,
     oov: Option<Vec<u8>>,
     /// How many numbers there are for tokens that are not in the vocabulary.
@@ -79,7 +79,7 @@ impl Lookup {
         let mut lookup = Self {
             numbers,
             tokens: Vec::new(),
-            places: HashMap::new(),
+            places: BTreeMap::new(),
             mask: if own { special(fields, "mask_token", numbers, None) } else { Some(Vec::new()) },
             oov: None,
             oov_indices: 1,
