@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,12 @@ def deflated(path: pathlib.Path, model: str) -> None:
         today.deflate(path)
 
 
+def settled_text(text: str, stage: pathlib.Path) -> str:
+    """The beginning of a message, without colours and what differs from run to run."""
+    text = re.sub(r"\x1b\[[0-9;]*m|0x[0-9a-f]+", "", text).replace(str(stage), "…")
+    return " ".join(re.sub(r"/\S*/(site-packages/)", r"\1", text).split())[:120]
+
+
 def case_files(writer: Writer, stage: pathlib.Path, others: dict[str, dict]) -> dict[str, bytes]:
     """What belongs into the folder of the case whose recording is in `stage`."""
     facts = json.loads((stage / "facts.json").read_text())
@@ -141,7 +148,7 @@ def case_files(writer: Writer, stage: pathlib.Path, others: dict[str, dict]) -> 
             noise[f"{who.split()[0]}_max_abs"] = today.rounded(max(numbers))
         for file, found in of_files.items():
             if isinstance(found, str):
-                opened.setdefault(name, {})[file] = found
+                opened.setdefault(name, {})[file] = settled_text(found, stage)
             elif found > allowed:
                 opened.setdefault(name, {})[file] = f"something else, {found:.2g} away"
                 said.append(f"{name} opens {file} and computes something else.")

@@ -50,7 +50,7 @@ def main() -> None:
                     raise ValueError(f"{len(answers)} outputs where {len(outputs)} were recorded")
                 found[folder.name][file] = gap(outputs, answers)
             except Exception as problem:
-                found[folder.name][file] = f"{type(problem).__name__}: {' '.join(str(problem).split())[:100]}"
+                found[folder.name][file] = f"{type(problem).__name__}: {problem}"
     pathlib.Path(sys.argv[2]).write_text(json.dumps(found))
 
 
