@@ -125,7 +125,7 @@ def _(rng):
     if not THEANO:
         model.add(layers.SeparableConvolution2D(6, 3, 2, depth_multiplier=2, border_mode="same", activation="relu"))
     model.add(layers.AveragePooling2D((2, 2), strides=(1, 1)))
-    model.add(layers.MaxPooling2D((2, 2), strides=(1, 1)))
+    model.add(layers.MaxPooling2D((1, 2) if THEANO else (2, 2), strides=(1, 1)))
     model.add(layers.Flatten())
     model.add(layers.Dense(4, activation="softmax"))
     return model, [image(rng, 8, 7, 3, 2)]

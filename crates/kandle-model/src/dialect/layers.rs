@@ -5,11 +5,11 @@
 //! Source: `get_config` of tf_keras 2.21's layers and of Keras 1.2; keras/legacy/interfaces.py of Keras 2.2.
 
 use kandle_format::{
-    ErrorKind, LayerConfig, Problem,
+    Dtype, ErrorKind, LayerConfig, Problem,
     json::{Map, Value as Json, shown},
 };
 
-use super::is_from;
+use super::{is_from, is_older_than_tensorflows};
 use crate::{Family, registry};
 
 /// What becomes of a setting.
@@ -222,6 +222,12 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
         config.remove("batch_input_shape");
     }
     config.remove("input_dtype");
+    // Keras: before it became part of TensorFlow, the dtype of a layer was that of the input it was given first.
+    if is_older_than_tensorflows(version)
+        && config.get("dtype").and_then(Json::as_str).and_then(Dtype::from_name).is_some_and(|dtype| !dtype.is_float())
+    {
+        config.remove("dtype");
+    }
     let refuse = |what: String| Problem::new(ErrorKind::Unsupported, &layer.at, what);
     if major < 2 {
         problems.extend(kernel_size(config).map(refuse));
