@@ -37,7 +37,7 @@ pub(crate) fn module(layer: &LayerWeights) -> Option<Module> {
     let backward: Vec<&str> = layer.weights.iter().filter_map(|weight| weight.candle.strip_suffix(REVERSE)).collect();
     // Both directions have the same weights.
     let fits = if layer.class == "Bidirectional" { forward == backward } else { backward.is_empty() };
-    let has = |names: &&[&str]| names.len() == forward.len() && names.iter().all(|name| forward.contains(name));
+    let has = |names: &[&str]| names.len() == forward.len() && names.iter().all(|name| forward.contains(name));
     let mut of_class = MODULES.iter().filter(|(class, ..)| *class == layer.class);
     // Without biases an LSTM and a GRU are told apart by their gates.
     let gates = |module: &Module| match (module.0, layer.weights.get(1).map(Weight::candle_shape).as_deref()) {
@@ -46,7 +46,7 @@ pub(crate) fn module(layer: &LayerWeights) -> Option<Module> {
         _ => true,
     };
     of_class
-        .find(|(_, module, names)| fits && names.iter().any(|names| has(&names)) && gates(module))
+        .find(|(_, module, names)| fits && names.iter().any(|names| has(names)) && gates(module))
         .map(|entry| entry.1)
 }
 
