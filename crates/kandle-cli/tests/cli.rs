@@ -246,6 +246,33 @@ fn every_kind_of_input_gives_the_same_bytes() {
     assert_eq!(Array::from_slice(&numbers, &[1, 3, 64]).unwrap(), ys);
 }
 
+/// Keras 1 and 2 call the first input `input_1`, which as a number is the second.
+#[test]
+fn names_of_inputs_are_told_from_their_numbers_by_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = at("two.keras");
+    common::reconfigured("reference_outputs/merging/Subtract/two/model.keras", &model, |config| {
+        let text = config.to_string();
+        assert!(text.contains("\"input_layer\"") && text.contains("\"input_layer_1\""), "{text}");
+        *config = object(&text.replace("\"input_layer\"", "\"input_1\"").replace("\"input_layer_1\"", "\"input_2\""));
+    });
+    let inputs = object(&kandle(&["inspect", "--json", text(&model)]).out)["inputs"].clone();
+    let zeros = |input: usize, number: i64| {
+        let sizes = inputs[input]["shape"].as_array().unwrap().iter().skip(1).map(|size| size.as_u64().unwrap());
+        sizes.rev().fold(json!(number), |inner, size| json!(vec![inner; usize::try_from(size).unwrap()]))
+    };
+    let mut all = Vec::new();
+    for names in [["input_1", "input_2"], ["input_0", "input_1"]] {
+        let given = json!({names[0]: [zeros(0, 5)], names[1]: [zeros(1, 3)]});
+        fs::write(at("xs.json"), given.to_string()).unwrap();
+        let ran = kandle(&["infer", text(&model), "--input", text(&at("xs.json")), "--out", text(&at("ys.json"))]);
+        assert_eq!((ran.err.as_str(), ran.code), ("", 0), "{names:?}");
+        all.push(fs::read_to_string(at("ys.json")).unwrap());
+    }
+    assert!(all[0] == all[1] && all[0].contains("2.0"), "{all:?}");
+}
+
 #[test]
 fn infer_says_what_is_wrong_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
