@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[NAME=]FILE")]
     input: Vec<String>,
 
-    /// The weights, where MODEL is a configuration alone or other weights are wanted: .weights.h5, or the .safetensors
+    /// The weights, where MODEL is a configuration alone or other weights are wanted: any of Keras's, or the .safetensors
     /// that `kandle convert` writes
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,

@@ -14,7 +14,7 @@ const MODULES: &[(&str, Module, &[&[&str]])] = &[
     ("Conv3DTranspose", Module("nn.ConvTranspose3d", ""), AFFINE),
     ("DepthwiseConv1D", Module("nn.Conv1d", "conv1d"), AFFINE),
     ("DepthwiseConv2D", Module("nn.Conv2d", "conv2d"), AFFINE),
-    ("BatchNormalization", Module("nn.BatchNorm", "batch_norm"), STATISTICS),
+    ("BatchNormalization", Module("nn.BatchNorm1d/2d/3d", "batch_norm"), STATISTICS),
     ("LayerNormalization", Module("nn.LayerNorm", "layer_norm"), AFFINE),
     ("GroupNormalization", Module("nn.GroupNorm", "group_norm"), &[&["weight", "bias"]]),
     ("RMSNormalization", Module("nn.RMSNorm", "rms_norm"), &[&["weight"]]),
