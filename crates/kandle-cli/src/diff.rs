@@ -112,10 +112,9 @@ impl Diff {
         let calm = of(Matters::Nothing).map(said);
         let renamed = renamed.iter().map(|(a, b)| format!("{a} is called {} in B", shown(&b.path)));
         push(&mut text, "without effect on what the model computes:\n", renamed.chain(calm).collect());
-        for side in [&self.a, &self.b] {
-            let problem = |problem| format!("{}: {problem}", side.name);
-            push(&mut text, "cannot be run:\n", side.problems.iter().map(problem).collect());
-        }
+        let problems = |side: &Side| side.problems.iter().map(|problem| format!("{}: {problem}", side.name)).collect();
+        let problems: Vec<Vec<String>> = [&self.a, &self.b].map(problems).into();
+        push(&mut text, "cannot be run:\n", problems.concat());
         let _ = write!(text, "\n{}\n", self.summary());
         text
     }
@@ -138,6 +137,7 @@ impl Diff {
         let architecture = plural(self.architecture.differences(), "difference", "differences");
         let differing = plural(self.weights.differences(), "weight differs", "weights differ");
         let verdict = match self.architecture.differences() + self.weights.differences() {
+            0 if not_compared.is_none() => return "not known to be equal: there was nothing to compare".to_owned(),
             0 => "not known to be equal".to_owned(),
             _ => format!("different: {architecture} in architecture, {differing}"),
         };

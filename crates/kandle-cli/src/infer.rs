@@ -31,14 +31,15 @@ pub(crate) struct Args {
     /// Inputs: .safetensors or .json with the inputs by name, .npy or a JSON list for a model of one input; NAME=FILE where
     /// the file holds one tensor
     ///
-    /// Names are those that `kandle inspect` prints, or input_0, input_1, … in that order. A .json file is an object from
+    /// Names are those that `kandle inspect` prints, or input_0, input_1, … in that order, all the one or all the other where
+    /// both could be meant. A .json file is an object from
     /// names to nested lists of numbers, true and false, or strings. Numbers are cast to the dtype that the input has. In a
     /// .safetensors file strings are their bytes one after another (U8), NAME.offsets where each begins and the last ends
     /// (I64), and NAME.shape (I64).
     #[arg(long, value_name = "[NAME=]FILE")]
     input: Vec<String>,
 
-    /// The weights, where MODEL is a configuration alone or other weights are wanted: .weights.h5, or the .safetensors
+    /// The weights, where MODEL is a configuration alone or other weights are wanted: any of Keras's, or the .safetensors
     /// that `kandle convert` writes
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -90,20 +91,22 @@ fn open(path: &Path, weights: Option<&Path>) -> Result<(Model, Option<Vec<Array>
 /// Reads the files of the command line and gives each of the model's inputs its tensor; an optional one may have none.
 fn inputs(given: &[String], wanted: &[Input]) -> Result<Vec<Option<Array>>, Failure> {
     let mut slots: Vec<Option<Array>> = vec![None; wanted.len()];
+    let mut all = Vec::new();
     for argument in given {
         let (name, file) = named_file(argument);
         let read = tensors::read(Path::new(file))?;
         if name.is_some() && read.len() != 1 {
             return Err(format!("{file}: expected one tensor for {argument}, found {}", read.len()).into());
         }
-        for (own_name, array) in read {
-            let name = name.map(str::to_owned).or(own_name);
-            let position = position(name.as_deref(), wanted).map_err(|what| format!("{file}: {what}"))?;
-            let slot = slots.get_mut(position).ok_or("the model has no such input")?;
-            if slot.replace(array).is_some() {
-                let twice = wanted.get(position).map(|input| shown(&input.name)).unwrap_or_default();
-                return Err(format!("{file}: input \"{twice}\" is given twice").into());
-            }
+        all.extend(read.into_iter().map(|(own_name, array)| (file, name.map(str::to_owned).or(own_name), array)));
+    }
+    let numbered = are_numbers(all.iter().map(|(_, name, _)| name.as_deref()), wanted);
+    for (file, name, array) in all {
+        let position = position(name.as_deref(), wanted, numbered).map_err(|what| format!("{file}: {what}"))?;
+        let slot = slots.get_mut(position).ok_or("the model has no such input")?;
+        if slot.replace(array).is_some() {
+            let twice = wanted.get(position).map(|input| shown(&input.name)).unwrap_or_default();
+            return Err(format!("{file}: input \"{twice}\" is given twice").into());
         }
     }
     let missing: Vec<String> = wanted
@@ -128,8 +131,17 @@ fn named_file(argument: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// Whether the names mean input_0, input_1, … in the order of the inputs, and not what the inputs are called. Keras 1 and 2
+/// call the first input input_1, which is the second one by its number: all names together tell which is meant.
+fn are_numbers<'a>(names: impl Iterator<Item = Option<&'a str>>, wanted: &[Input]) -> bool {
+    let names: Vec<&str> = names.flatten().collect();
+    let is_called = |name: &&str| wanted.iter().any(|input| input.name == **name);
+    let is_number = |name: &&str| (0..wanted.len()).any(|number| **name == format!("input_{number}"));
+    !names.iter().all(is_called) && names.iter().all(is_number)
+}
+
 /// Which input `name` is: one of the model's names, or input_i. Without a name it is the only one.
-fn position(name: Option<&str>, wanted: &[Input]) -> Result<usize, String> {
+fn position(name: Option<&str>, wanted: &[Input], numbered: bool) -> Result<usize, String> {
     let all =
         || wanted.iter().enumerate().map(|(number, input)| described(number, input)).collect::<Vec<_>>().join(", ");
     let Some(name) = name else {
@@ -138,7 +150,7 @@ fn position(name: Option<&str>, wanted: &[Input]) -> Result<usize, String> {
             _ => Err(format!("a tensor without a name, but the model has {} inputs: {}", wanted.len(), all())),
         };
     };
-    let by_name = wanted.iter().position(|input| input.name == name);
+    let by_name = wanted.iter().position(|input| input.name == name).filter(|_| !numbered);
     let by_number = || (0..wanted.len()).find(|number| name == format!("input_{number}"));
     by_name.or_else(by_number).ok_or_else(|| format!("no input is called \"{}\": the model has {}", shown(name), all()))
 }

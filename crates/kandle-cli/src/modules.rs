@@ -14,7 +14,7 @@ const MODULES: &[(&str, Module, &[&[&str]])] = &[
     ("Conv3DTranspose", Module("nn.ConvTranspose3d", ""), AFFINE),
     ("DepthwiseConv1D", Module("nn.Conv1d", "conv1d"), AFFINE),
     ("DepthwiseConv2D", Module("nn.Conv2d", "conv2d"), AFFINE),
-    ("BatchNormalization", Module("nn.BatchNorm", "batch_norm"), STATISTICS),
+    ("BatchNormalization", Module("nn.BatchNorm1d/2d/3d", "batch_norm"), STATISTICS),
     ("LayerNormalization", Module("nn.LayerNorm", "layer_norm"), AFFINE),
     ("GroupNormalization", Module("nn.GroupNorm", "group_norm"), &[&["weight", "bias"]]),
     ("RMSNormalization", Module("nn.RMSNorm", "rms_norm"), &[&["weight"]]),
@@ -37,7 +37,7 @@ pub(crate) fn module(layer: &LayerWeights) -> Option<Module> {
     let backward: Vec<&str> = layer.weights.iter().filter_map(|weight| weight.candle.strip_suffix(REVERSE)).collect();
     // Both directions have the same weights.
     let fits = if layer.class == "Bidirectional" { forward == backward } else { backward.is_empty() };
-    let has = |names: &&[&str]| names.len() == forward.len() && names.iter().all(|name| forward.contains(name));
+    let has = |names: &[&str]| names.len() == forward.len() && names.iter().all(|name| forward.contains(name));
     let mut of_class = MODULES.iter().filter(|(class, ..)| *class == layer.class);
     // Without biases an LSTM and a GRU are told apart by their gates.
     let gates = |module: &Module| match (module.0, layer.weights.get(1).map(Weight::candle_shape).as_deref()) {
@@ -46,7 +46,7 @@ pub(crate) fn module(layer: &LayerWeights) -> Option<Module> {
         _ => true,
     };
     of_class
-        .find(|(_, module, names)| fits && names.iter().any(|names| has(&names)) && gates(module))
+        .find(|(_, module, names)| fits && names.iter().any(|names| has(names)) && gates(module))
         .map(|entry| entry.1)
 }
 

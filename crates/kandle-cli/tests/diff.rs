@@ -40,13 +40,16 @@ fn files_of_one_model_are_equal_whatever_their_kind() {
     let mut pairs = 0;
     for case in kandle::parity::find_cases(root().join("reference_outputs")).unwrap() {
         let (keras, legacy) = (case.join("model.keras"), case.join("model.h5"));
-        if keras.is_file() && legacy.is_file() && !case.starts_with(root().join("reference_outputs/refused")) {
+        if keras.is_file() && legacy.is_file() {
             let ran = kandle(&["diff", text(&keras), text(&legacy)]);
+            if ran.out.contains("\ncannot be run:\n") {
+                continue;
+            }
             assert!(ran.out.contains("\nequal for inference; ") && ran.code == 0, "{}{}", ran.out, ran.err);
             pairs += 1;
         }
     }
-    assert!(pairs > 20, "only {pairs} models were compared");
+    assert!(pairs > 50, "only {pairs} models were compared");
 }
 
 /// Whether a change of the configuration of a model matters, and what must be said of it.

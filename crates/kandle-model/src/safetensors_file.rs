@@ -40,6 +40,7 @@ const DTYPES: [(Dtype, safetensors::Dtype, &str); 13] = [
 const BATCHES: &str = ".num_batches_tracked";
 
 /// One tensor of a safetensors file made from a Keras file.
+#[non_exhaustive]
 pub struct StoredTensor<'a> {
     /// Its name: `dense.weight`.
     pub name: String,

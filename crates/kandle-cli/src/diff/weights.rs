@@ -71,7 +71,7 @@ impl Weights {
     /// Compares the tensors of both files; `names` has for each layer of A its name in B.
     pub(crate) fn new(a: &Side, b: &Side, names: &BTreeMap<String, String>) -> Result<Self, Failure> {
         let mut found = Self::default();
-        let (of_a, of_b, renamed) = match pair(a, b, names)? {
+        let Pair { a: of_a, b: of_b, renamed } = match pair(a, b, names)? {
             Ok(pair) => pair,
             Err(why) => return Ok(Self { not_compared: Some(why), ..found }),
         };
@@ -151,14 +151,25 @@ fn described(tensor: &Tensor<'_>) -> Described {
     Described { name: tensor.name.clone(), shape: tensor.shape.clone(), dtype }
 }
 
-type Pair<'a> = (Vec<Tensor<'a>>, Vec<Tensor<'a>>, BTreeMap<String, String>);
+/// The tensors of both files under comparable names.
+struct Pair<'a> {
+    a: Vec<Tensor<'a>>,
+    b: Vec<Tensor<'a>>,
+    /// For each name of A that is another in B that one.
+    renamed: BTreeMap<String, String>,
+}
 
-/// The tensors of both files under comparable names, and for each of A's names that is another in B that one; or why there
-/// are none.
+impl<'a> Pair<'a> {
+    fn new(a: Vec<Tensor<'a>>, b: Vec<Tensor<'a>>) -> Self {
+        Self { a, b, renamed: BTreeMap::new() }
+    }
+}
+
+/// The tensors of both files, or why they cannot be compared.
 fn pair<'a>(a: &'a Side, b: &'a Side, names: &BTreeMap<String, String>) -> Result<Result<Pair<'a>, String>, Failure> {
     if let (Some(plan_a), Some(plan_b)) = (a.fitting_plan(), b.fitting_plan()) {
         return Ok(match (by_plan(a, plan_a)?, by_plan(b, plan_b)?) {
-            (Some(of_a), Some(of_b)) => Ok((of_a, of_b, renamed(plan_a, plan_b, names))),
+            (Some(a), Some(b)) => Ok(Pair { a, b, renamed: renamed(plan_a, plan_b, names) }),
             _ => Err(without_weights(a, b)),
         });
     }
@@ -170,13 +181,13 @@ fn pair<'a>(a: &'a Side, b: &'a Side, names: &BTreeMap<String, String>) -> Resul
     };
     if let Some(plan) = plan {
         match (by_plan(a, plan), by_plan(b, plan)) {
-            (Ok(Some(of_a)), Ok(Some(of_b))) => return Ok(Ok((of_a, of_b, BTreeMap::new()))),
+            (Ok(Some(a)), Ok(Some(b))) => return Ok(Ok(Pair::new(a, b))),
             // Weights of another model can still be compared by path.
             (Err(error), _) | (_, Err(error)) if by_path(a, b)?.is_none() => return Err(error),
             _ => {}
         }
     }
-    Ok(by_path(a, b)?.map(|(of_a, of_b)| (of_a, of_b, BTreeMap::new())).ok_or_else(|| without_weights(a, b)))
+    Ok(by_path(a, b)?.ok_or_else(|| without_weights(a, b)))
 }
 
 fn without_weights(a: &Side, b: &Side) -> String {
@@ -203,7 +214,7 @@ fn by_plan<'a>(side: &'a Side, plan: &'a Plan) -> Result<Option<Vec<Tensor<'a>>>
 }
 
 /// The arrays of both files by path, where both are of one kind.
-fn by_path<'a>(a: &'a Side, b: &'a Side) -> Result<Option<(Vec<Tensor<'a>>, Vec<Tensor<'a>>)>, Failure> {
+fn by_path<'a>(a: &'a Side, b: &'a Side) -> Result<Option<Pair<'a>>, Failure> {
     let arrays = |archive: &'a Archive| -> Vec<Tensor<'a>> {
         let arrays = archive.arrays();
         // What the optimizer left is no weight of the model.
@@ -211,9 +222,9 @@ fn by_path<'a>(a: &'a Side, b: &'a Side) -> Result<Option<(Vec<Tensor<'a>>, Vec<
         weights.filter_map(|path| arrays.array(path)).map(Tensor::of_array).collect()
     };
     Ok(match (a.archive(), b.archive(), &a.file, &b.file) {
-        (Some(one), Some(other), ..) if stores_alike(one, other) => Some((arrays(one), arrays(other))),
+        (Some(one), Some(other), ..) if stores_alike(one, other) => Some(Pair::new(arrays(one), arrays(other))),
         (_, _, SideFile::Safetensors(one), SideFile::Safetensors(other)) => {
-            Some((of_safetensors(one)?, of_safetensors(other)?))
+            Some(Pair::new(of_safetensors(one)?, of_safetensors(other)?))
         }
         _ => None,
     })
