@@ -1,20 +1,26 @@
-//! Opens a model that holds a layer of the user's own: `cargo run --example custom_layer`.
+//! Opens a model that holds a layer of the user's own: `cargo run --example custom_layer`, or, for another recorded case,
+//! `cargo run --example custom_layer -- CASE`.
 //!
 //! What a Python class computes is not in the file, so it is written again here, once, and registered under the name that
-//! Keras saved the class under. The model was made by
+//! Keras saved the class under. Two such classes are known here, one of a file of today, and one of a file of Keras 2.2, which
+//! has the bare name of the class:
 //!
 //! ```python
 //! @keras.saving.register_keras_serializable(package="package")
 //! class Name(keras.layers.Layer):
 //!     def call(self, xs):
 //!         return xs + 1.0
+//!
+//! class SqueezeLayer(keras.layers.Layer):
+//!     def call(self, xs):
+//!         return K.squeeze(xs, axis=self.axis)
 //! ```
 
 use std::error::Error;
 
 use candle_core::Device;
 use kandle::{
-    Call, Fields, Given, Judged, KerasLayer, Model, Problem, Registry, Spec, Value,
+    Call, ErrorKind, Fields, Given, Judged, KerasLayer, Model, Problem, Registry, Shape, Spec, Value,
     parity::{Case, check},
 };
 
@@ -29,8 +35,7 @@ impl KerasLayer for Name {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        let input = given.input().map_err(|what| Problem::new(kandle::ErrorKind::Invalid, "", what))?;
-        Ok(vec![input.clone()])
+        Ok(vec![input(given)?.clone()])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
@@ -39,18 +44,62 @@ impl KerasLayer for Name {
     }
 }
 
+/// An axis of size 1 is taken away: `(batch, …, 1, …)` becomes `(batch, …, …)`.
+#[derive(Debug)]
+struct Squeeze {
+    axis: i64,
+}
+
+impl Squeeze {
+    /// The axis among `rank`, counted from the end where it is negative.
+    fn place(&self, rank: usize) -> Option<usize> {
+        let rank = i64::try_from(rank).ok()?;
+        let axis = if self.axis < 0 { self.axis + rank } else { self.axis };
+        usize::try_from(axis).ok().filter(|_| axis < rank)
+    }
+}
+
+impl KerasLayer for Squeeze {
+    fn read(fields: &mut Fields<'_>) -> Self {
+        Self { axis: fields.integer("axis", -1) }
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        let input = input(given)?;
+        let Shape(mut axes) = input.shape.clone();
+        match self.place(axes.len()).filter(|axis| axes.get(*axis) == Some(&Some(1))) {
+            Some(axis) => axes.remove(axis),
+            None => return Err(Problem::new(ErrorKind::Invalid, "", format!("axis {} is not of size 1", self.axis))),
+        };
+        Ok(vec![Spec { shape: Shape(axes), dtype: input.dtype }])
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        let xs = call.input()?;
+        let axis = self.place(xs.tensor.rank()).ok_or_else(|| candle_core::Error::msg("no such axis"))?;
+        Ok(vec![xs.with_tensor(xs.tensor.squeeze(axis)?)])
+    }
+}
+
+/// The one input of a layer.
+fn input<'a>(given: Given<'a, Spec>) -> Result<&'a Spec, Problem> {
+    given.input().map_err(|what| Problem::new(ErrorKind::Invalid, "", what))
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let case = Case::open("reference_outputs/refused/custom")?;
-    let file = case.path.join("model.keras");
+    let path = std::env::args().nth(1).unwrap_or_else(|| "reference_outputs/refused/custom".to_owned());
+    let case = Case::open(path)?;
+    let name = case.files.first().ok_or("a case without files")?;
+    let file = case.path.join(name);
 
     // Without the layer, the file is refused, and the reason says what to do.
     if let Err(error) = Model::load(&file, &Device::Cpu) {
         println!("{error}");
     }
 
-    let custom = Registry::new().layer::<Name>("package>Name");
+    let custom = Registry::new().layer::<Name>("package>Name").layer::<Squeeze>("SqueezeLayer");
     let model = Model::load_with(&file, &custom, &Device::Cpu)?;
-    let verdict = check(&case, "model.keras", &Judged(&model));
+    let verdict = check(&case, name, &Judged(&model));
     println!("{verdict}");
     if verdict.is_ok() { Ok(()) } else { Err("not what Keras recorded".into()) }
 }

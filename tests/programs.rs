@@ -54,6 +54,19 @@ fn a_model_with_a_layer_of_ones_own_runs() {
     assert!(said.contains("register a layer for it") && said.contains("1 passed, 0 failed, 0 unchecked"), "{said}");
 }
 
+/// A published model of Keras 2.2 with four outputs and a layer of its authors' own, where it lies beside the project.
+#[test]
+fn a_published_model_with_a_layer_of_ones_own_runs() {
+    let case = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/cases/real/crema");
+    if !case.is_dir() {
+        return;
+    }
+    let output = example("custom_layer", &[&case.display().to_string()]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("4 passed, 0 failed, 0 unchecked"), "{said}");
+}
+
 #[test]
 fn what_cannot_be_run_says_why() {
     let refused = "error: reference_outputs/refused/several/model.h5: 2 problems\n  \

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use kandle_format::{
-    LayerConfig, ModelConfig,
+    ErrorKind, LayerConfig, ModelConfig,
     json::{Map, Value as Json},
     shown,
 };
@@ -25,7 +25,58 @@ use super::{is_older_than_tensorflows, tensorflow};
 const CONSTANT: &str = "_CONSTANT_VALUE";
 
 /// Translates the calls of `old`, and where its graph begins and ends, into those of `modern`.
-pub(super) fn translate(old: &ModelConfig, modern: &mut ModelConfig) -> Result<(), String> {
+///
+/// # Errors
+/// Of what kind it is, and what.
+pub(super) fn translate(old: &ModelConfig, modern: &mut ModelConfig) -> Result<(), (ErrorKind, String)> {
+    if let Some(name) = overwritten(old) {
+        let what = format!(
+            "layer \"{}\" is shared with a model inside the model, and Keras 2 wrote the calls of the one over those of the other: such a file cannot be loaded, in Keras neither; save the model as .keras",
+            shown(&name)
+        );
+        return Err((ErrorKind::Unsupported, what));
+    }
+    translate_calls(old, modern).map_err(|what| (ErrorKind::Invalid, what))
+}
+
+/// A layer that is part of several models, and has the same calls in each.
+///
+/// Keras: in legacy files an object that is there a second time is written as it was the first time, with what was added to it
+/// since; so the calls of a layer are those of the model that was written last, in every model that has it.
+/// Source: tf_keras/src/saving/legacy/serialization.py (`SharedObjectSavingScope`).
+fn overwritten(model: &ModelConfig) -> Option<String> {
+    fn walk(
+        layers: &[Json],
+        container: usize,
+        next: &mut usize,
+        found: &mut BTreeMap<u64, (usize, Json)>,
+    ) -> Option<String> {
+        for layer in layers {
+            let part = |key: &str| layer.get(key);
+            let calls = part("inbound_nodes").filter(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
+            let id = part("shared_object_id").and_then(Json::as_u64);
+            if let (Some(id), Some(calls), None) = (id, calls, part("module")) {
+                match found.get(&id) {
+                    Some((other, same)) if *other != container && same == calls => {
+                        return part("name").and_then(Json::as_str).map(str::to_owned);
+                    }
+                    _ => found.insert(id, (container, calls.clone())),
+                };
+            }
+            if let Some(inner) = part("config").and_then(|config| config.get("layers")).and_then(Json::as_array) {
+                *next += 1;
+                if let Some(name) = walk(inner, *next, next, found) {
+                    return Some(name);
+                }
+            }
+        }
+        None
+    }
+    let layers: &[Json] = model.config.get("layers").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    walk(layers, 0, &mut 0, &mut BTreeMap::new())
+}
+
+fn translate_calls(old: &ModelConfig, modern: &mut ModelConfig) -> Result<(), String> {
     let names = old.layers.iter().map(|layer| (layer.name.as_str(), first_call(layer, old))).collect();
     let names = Names(names);
     for (layer, before) in modern.layers.iter_mut().zip(&old.layers) {

@@ -344,17 +344,22 @@ fn merge(config: &mut Map<String, Json>) -> Result<&'static str, String> {
             config.insert("axis".to_owned(), concat_axis);
             "Concatenate"
         }
-        Some("dot") => {
+        Some(mode @ ("dot" | "cos")) => {
             // One axis of each input, or a list of one for each.
             let axes = match dot_axes.as_array().map(Vec::as_slice) {
                 Some([Json::Array(a), Json::Array(b)]) => a.iter().chain(b).cloned().collect::<Vec<Json>>().into(),
                 _ => dot_axes,
             };
             config.insert("axes".to_owned(), axes);
-            "Dot"
+            if mode == "dot" {
+                "Dot"
+            } else {
+                config.insert("mode".to_owned(), "cos".into());
+                "Merge"
+            }
         }
         _ => {
-            let what = "is not supported (only sum, mul, ave, max, concat and dot)";
+            let what = "is not supported (only sum, mul, ave, max, concat, dot and cos)";
             return Err(format!("mode = {} {what}", shown(&mode)));
         }
     };

@@ -82,7 +82,7 @@ pub(crate) fn model<'a>(config: &'a ModelConfig, problems: &mut Vec<Problem>) ->
         modern.layers.push(layer);
     }
     if !sequential {
-        calls::translate(config, &mut modern).map_err(|what| Error::new(ErrorKind::Invalid, &config.at, what))?;
+        calls::translate(config, &mut modern).map_err(|(kind, what)| Error::new(kind, &config.at, what))?;
     }
     Ok(Cow::Owned(modern))
 }

@@ -2,7 +2,8 @@
 //!
 //! Shapes: xs `(batch, spatial…, channels)`, or channels first; kernel `(places, window · channels, filters)`, a place for each
 //! cell of the output, row by row; bias `(spatial…, filters)` of the output; result `(batch, spatial…, filters)`. A window's
-//! numbers are in the order of the axes of xs. With a window of 1, kernels `[2]` and `[3]` turn `[[1], [1]]` into `[[2], [3]]`.
+//! numbers are in the order of the axes of xs. With channels first Keras takes the numbers of the bias, as they are stored, for
+//! those of `(filters, spatial…)`. With a window of 1, kernels `[2]` and `[3]` turn `[[1], [1]]` into `[[2], [3]]`.
 //!
 //! Source: tf_keras/src/layers/locally_connected/*.py, tf_keras/src/backend.py (`local_conv`).
 
@@ -101,12 +102,14 @@ impl<const AXES: usize> KerasLayer for LocallyConnected<AXES> {
         }
         let policy = call.given.policy();
         let dims = [&[batch], places.as_slice(), &[self.filters]].concat();
-        let mut ys = policy.rounded(Tensor::stack(&rows, 1)?.reshape(dims)?)?;
+        let ys = policy.rounded(Tensor::stack(&rows, 1)?.reshape(dims)?)?;
+        let mut ys = from_channels_last(&ys, self.channels_first)?;
         if self.use_bias {
-            ys = policy.rounded(ys.broadcast_add(call.weight(1)?)?)?;
+            // Keras: with channels first the bias is reshaped, not transposed, though it is stored with the filters last.
+            let dims = ys.dims().iter().skip(1).copied().collect::<Vec<usize>>();
+            ys = policy.rounded(ys.broadcast_add(&call.weight(1)?.reshape(dims)?)?)?;
         }
-        let ys = input.with_tensor(from_channels_last(&ys, self.channels_first)?);
-        Ok(vec![self.activation.apply(&ys, policy)?])
+        Ok(vec![self.activation.apply(&input.with_tensor(ys), policy)?])
     }
 }
 

@@ -4,6 +4,7 @@ mod highway;
 mod inactive;
 mod locally_connected;
 mod maxout_dense;
+mod merge;
 mod parametric;
 mod thresholded_relu;
 
@@ -15,6 +16,7 @@ use highway::Highway;
 use inactive::{Additions, RandomSize};
 use locally_connected::LocallyConnected;
 use maxout_dense::MaxoutDense;
+use merge::Cosine;
 use parametric::Parametric;
 use thresholded_relu::ThresholdedRelu;
 
@@ -30,6 +32,7 @@ pub(crate) const LAYERS: &[Registered] = &[
     layer::<Additions>("AddMetric", Family::Legacy),
     layer::<Highway>("Highway", Family::Legacy),
     layer::<MaxoutDense>("MaxoutDense", Family::Legacy),
+    layer::<Cosine>("Merge", Family::Legacy),
     layer::<Parametric<false>>("SReLU", Family::Legacy),
     layer::<Parametric<true>>("ParametricSoftplus", Family::Legacy),
 ];
