@@ -13,7 +13,7 @@ mod tensorflow;
 
 use std::borrow::Cow;
 
-use kandle_format::{Error, ErrorKind, LayerConfig, ModelConfig, Problem, Result, json::Value as Json};
+use kandle_format::{Error, LayerConfig, ModelConfig, Problem, Result, json::Value as Json};
 use serde_json::json;
 
 pub(crate) use layers::translate as layer;
