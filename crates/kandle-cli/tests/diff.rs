@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{flip_a_bit, kandle, object, reconfigured, root, text};
+use common::{copied, flip_a_bit, kandle, object, reconfigured, root, text};
 use serde_json::{Value, json};
 
 const EXAMPLE: &str = "reference_outputs/example3/2x3";
@@ -129,6 +129,64 @@ fn what_matters_to_inference_is_told_from_what_does_not() {
     }
 }
 
+/// Whatever is changed in a configuration: if the files are equal for inference, the outputs are the same to the bit.
+#[test]
+fn files_that_are_equal_for_inference_give_the_same_bytes() {
+    let (mut equal, mut different) = (0, 0);
+    for name in ["pytorch/Cnn", "models/Functional/two_inputs", "rnn/Bidirectional/states", "ops/graph/arithmetic"] {
+        let model = format!("reference_outputs/{name}/model.keras");
+        let (folder, case) = copied(&format!("reference_outputs/{name}"));
+        let outputs = |file: &str| {
+            let out = folder.path().join(file);
+            let ran = kandle(&["infer", text(&case), "--out", text(&out)]);
+            (ran.code == 0).then(|| fs::read(&out).unwrap())
+        };
+        let before = outputs("before.safetensors").unwrap();
+        let mut places = Vec::new();
+        reconfigured(&model, &case.join("model.keras"), |config| leaves(&config["config"], "/config", &mut places));
+        // Every third is enough, and there are many.
+        for place in places.iter().step_by(3) {
+            reconfigured(&model, &case.join("model.keras"), |config| change(config.pointer_mut(place).unwrap()));
+            let ran = kandle(&["diff", &model, text(&case.join("model.keras"))]);
+            match ran.code {
+                0 => {
+                    assert_eq!(outputs("after.safetensors").as_ref(), Some(&before), "{model} {place}: {}", ran.out);
+                    equal += 1;
+                }
+                _ => different += 1,
+            }
+        }
+    }
+    assert!(equal > 10 && different > 10, "{equal} equal, {different} different");
+}
+
+/// The places of all values in `value` that are neither lists nor objects nor null.
+fn leaves(value: &Value, at: &str, places: &mut Vec<String>) {
+    match value {
+        Value::Object(entries) => entries.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), places)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| leaves(item, &format!("{at}/{i}"), places))
+        }
+        Value::Null => {}
+        _ => places.push(at.to_owned()),
+    }
+}
+
+/// Makes another value of it, that may well be one that Keras has.
+fn change(value: &mut Value) {
+    *value = match &*value {
+        Value::Bool(flag) => json!(!flag),
+        Value::Number(number) if number.is_f64() => json!(number.as_f64().unwrap() * 1.5 + 0.01),
+        Value::Number(number) => json!(number.as_i64().unwrap() + 1),
+        text => json!(match text.as_str().unwrap() {
+            "relu" | "linear" => "tanh",
+            "same" => "valid",
+            "valid" => "same",
+            other => other,
+        }),
+    };
+}
+
 #[test]
 fn another_name_is_no_difference() {
     let folder = tempfile::tempdir().unwrap();
@@ -189,6 +247,14 @@ fn what_cannot_be_compared_is_not_equal() {
     reconfigured(refused, &other, |model| model["config"]["layers"][2]["config"]["activation"] = json!("tanh"));
     let ran = kandle(&["diff", refused, text(&other)]);
     assert!(ran.out.contains("(Dense): activation: ") && ran.code == 1, "{}{}", ran.out, ran.err);
+
+    // A graph that is broken only there.
+    let graph = "reference_outputs/models/Functional/two_inputs/model.keras";
+    reconfigured(graph, &other, |model| {
+        model["config"]["layers"][2]["inbound_nodes"][0]["args"][0][1]["config"]["keras_history"][1] = json!(1);
+    });
+    let ran = kandle(&["diff", graph, text(&other)]);
+    assert!(ran.out.contains("  calls of ") && ran.code == 1, "{}{}", ran.out, ran.err);
 
     let ran = kandle(&["diff", MODEL, "reference_outputs/models/Sequential/stack/model.keras"]);
     assert!(ran.out.contains("\ndifferent: ") && ran.code == 1, "{}", ran.out);
