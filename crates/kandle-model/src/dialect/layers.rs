@@ -4,8 +4,10 @@
 //!
 //! Source: `get_config` of tf_keras 2.21's layers and of Keras 1.2; keras/legacy/interfaces.py of Keras 2.2.
 
+use std::collections::BTreeSet;
+
 use kandle_format::{
-    Dtype, ErrorKind, LayerConfig, Problem,
+    Dtype, ErrorKind, LayerConfig, ModelConfig, Problem,
     json::{Map, Value as Json, shown},
 };
 
@@ -314,6 +316,49 @@ fn kernel_size(config: &mut Map<String, Json>) -> Option<String> {
         }
     }
     None
+}
+
+/// Gives a layer of Keras 1 that works on images but does not say the order of their axes the one that all others of `model`
+/// have.
+///
+/// Keras: these layers take the order that the program was set to, and do not write it down.
+///
+/// # Errors
+/// Where the others have several, or there are none.
+pub(super) fn name_order_of_axes(layer: &mut LayerConfig, model: &ModelConfig) -> Result<(), Problem> {
+    const SILENT: &[&str] =
+        &["ZeroPadding2D", "ZeroPadding3D", "Cropping2D", "Cropping3D", "UpSampling2D", "UpSampling3D"];
+    if model.keras_major() > 1 || !SILENT.contains(&layer.class.as_str()) || layer.config.contains_key("dim_ordering") {
+        return Ok(());
+    }
+    let mut orders = BTreeSet::new();
+    model.layers.iter().for_each(|layer| layer.config.values().for_each(|value| orders_in(value, &mut orders)));
+    let own = model.layers.iter().filter_map(|layer| layer.config.get("dim_ordering")?.as_str());
+    orders.extend(own.map(str::to_owned));
+    match orders.iter().collect::<Vec<&String>>().as_slice() {
+        [order] => {
+            layer.config.insert("dim_ordering".to_owned(), order.as_str().into());
+            Ok(())
+        }
+        found => {
+            let what = format!(
+                "dim_ordering is not in the file, and the other layers name {} orders: which one is it, \"tf\" (channels last) or \"th\"? Save the model with a later version of Keras",
+                found.len()
+            );
+            Err(Problem::new(ErrorKind::Unsupported, &layer.at, what))
+        }
+    }
+}
+
+fn orders_in(value: &Json, found: &mut BTreeSet<String>) {
+    match value {
+        Json::Array(items) => items.iter().for_each(|item| orders_in(item, found)),
+        Json::Object(items) => {
+            found.extend(items.get("dim_ordering").and_then(Json::as_str).map(str::to_owned));
+            items.values().for_each(|item| orders_in(item, found));
+        }
+        _ => {}
+    }
 }
 
 /// `dim_ordering`, as Keras 1 calls `data_format`.
