@@ -11,6 +11,6 @@ pub use kandle_model::{
     Activation, Argument, Arguments, Call, Family, Fields, FileLayer, Function, Given, Inner, Input, KerasLayer,
     LayerWeights, Layout, LoadReport, LoadedWeight, Masking, Model, ModelCall, Plan, PlannedLayer, PlannedModel,
     Policy, Quantization, Registered, Registry, Shape, Spec, Step, StoredTensor, Trace, TracedCall, Value, Weight,
-    WeightMap, layers, load_weights, meaning_of, operations,
+    WeightMap, layers, load_weights, meaning_of, operations, tensorflow_functions,
 };
 pub use kandle_parity as parity;

@@ -364,14 +364,19 @@ fn what_is_not_reproduced_is_refused() {
             says: "model › layer \"dense\" (Dense): this class is not Keras's own: it comes from other.layers",
         },
         Case {
-            is: "Keras 2",
+            is: "words of Keras 3 in a file that says it is of Keras 2",
             error: || refused(with_text(DENSE, "metadata.json", r#"{"keras_version": "2.15.0"}"#)),
-            says: "model › config.json: written by Keras 2.15.0, only files of Keras 3 are supported yet",
+            says: "model › config.json › layers[0]: batch_shape is a word of Keras 3, in a file that says it is of Keras 2.15.0: which of both is right?",
+        },
+        Case {
+            is: "a version of Keras that is not known",
+            error: || refused(with_text(DENSE, "metadata.json", r#"{"keras_version": "4.0.0"}"#)),
+            says: "model › config.json: written by Keras 4.0.0, only files of Keras 1 to 3 are supported",
         },
         Case {
             is: "a version that is none",
             error: || refused(with_text(DENSE, "metadata.json", "{\"keras_version\": \"\\u001b[2J\"}")),
-            says: "model › config.json: written by Keras \\u{1b}[2J, only files of Keras 3 are supported yet",
+            says: "model › config.json: written by Keras \\u{1b}[2J, only files of Keras 1 to 3 are supported",
         },
         Case {
             is: "an unknown key",

@@ -106,6 +106,13 @@ struct Within<'a> {
     around: &'a [(String, bool)],
 }
 
+/// Whether the version that `config` names is one whose files are read. A file of Keras 1 may name none.
+fn is_known(config: &ModelConfig) -> bool {
+    let named =
+        config.keras_version.as_deref().is_none_or(|version| version.starts_with(|first: char| first.is_ascii_digit()));
+    named && (1..=NEWEST).contains(&config.keras_major())
+}
+
 pub(crate) struct Builder<'a> {
     context: Context<'a>,
     scopes: Vec<Scope>,
@@ -135,7 +142,8 @@ impl<'a> Builder<'a> {
             problems: Vec::new(),
             plan: Plan { name: config.name.clone(), ..Plan::default() },
         };
-        if config.keras_major() > NEWEST {
+        let known = is_known(config);
+        if !known {
             let version = config.keras_version.as_deref().map_or_else(|| "1".to_owned(), shown);
             let what = format!("written by Keras {version}, only files of Keras 1 to {NEWEST} are supported");
             builder.problems.push(Problem::new(ErrorKind::Unsupported, &config.at, what));
@@ -143,7 +151,7 @@ impl<'a> Builder<'a> {
         let sequential = config.class == "Sequential";
         let outermost = Within { path: "", group: "", trainable: true, sequential, legacy: None, around: &[] };
         let root = builder.read_model(config, outermost);
-        if config.keras_major() > NEWEST {
+        if !known {
             // Settings of other versions have other names: what seems wrong with them is not said.
             builder.problems.retain(|problem| problem.kind == ErrorKind::Unsupported);
         }

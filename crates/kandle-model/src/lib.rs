@@ -40,6 +40,7 @@ mod weights;
 pub use activation::{Activation, Function};
 pub use arguments::{Argument, Arguments, Given};
 pub use call::{Call, KerasLayer, Masking, Value};
+pub use dialect::tensorflow_functions;
 pub use fields::Fields;
 pub use inner::Inner;
 pub use layout::Layout;

@@ -188,6 +188,10 @@ pub(crate) fn class_of(layer: &LayerConfig, at: &str, custom: Option<&Registry>)
         let read: ReadLayer = |fields| Box::new(TensorFlowFunction::read(fields));
         return Ok(Class { read: Read::Layer(read), operation: true, custom: false });
     }
+    if layer.class == "TensorFlowOpLayer" {
+        let what = "a TensorFlowOpLayer holds a node of TensorFlow's own graph, which is not reproduced: TensorFlow 2.4 and later save the function by name";
+        return refuse(what.to_owned());
+    }
     if layer.class == "Lambda" {
         let what = "a Lambda layer holds Python code, which is never run: build the model with a built-in layer instead, and save it again";
         return refuse(what.to_owned());

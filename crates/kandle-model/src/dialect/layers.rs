@@ -193,10 +193,8 @@ const KERAS_1: &[(&[&str], &[Word])] = &[
     ),
     (&["MaxPooling2D", "AveragePooling2D", "MaxPooling3D", "AveragePooling3D"], &[Is("border_mode", "padding")]),
     (&["UpSampling1D"], &[Is("length", "size")]),
-    (&["Cropping1D", "Cropping2D", "Cropping3D"], &[]),
     (&["Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout"], &[Is("p", "rate")]),
     (&["GaussianNoise"], &[Is("sigma", "stddev")]),
-    (&["ActivityRegularization"], &[]),
     (
         &["BatchNormalization"],
         &[
@@ -208,7 +206,7 @@ const KERAS_1: &[(&[&str], &[Word])] = &[
             Idle("weights"),
         ],
     ),
-    (&["PReLU"], &[Is("init", "alpha_initializer"), Idle("weights")]),
+    (&["PReLU"], &[Idle("init"), Idle("weights")]),
 ];
 
 /// Translates the class and the settings of a layer that Keras `version` wrote.
@@ -231,6 +229,13 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
         config.remove("dtype");
     }
     let refuse = |what: String| Problem::new(ErrorKind::Unsupported, &layer.at, what);
+    if layer.class == "InputLayer" && config.contains_key("batch_shape") {
+        let version = kandle_format::shown(version.unwrap_or("1"));
+        let what = format!(
+            "batch_shape is a word of Keras 3, in a file that says it is of Keras {version}: which of both is right?"
+        );
+        problems.push(refuse(what));
+    }
     if major < 2 {
         problems.extend(kernel_size(config).map(refuse));
         problems.extend(apply(KERAS_1, &layer.class, config).into_iter().map(refuse));

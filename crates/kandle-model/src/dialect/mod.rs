@@ -18,6 +18,7 @@ use serde_json::json;
 
 pub(crate) use layers::translate as layer;
 pub(crate) use tensorflow::TensorFlowFunction;
+pub use tensorflow::tensorflow_functions;
 
 /// The first version of Keras whose words are those that the rest of this crate reads.
 const MODERN: u32 = 3;
@@ -105,9 +106,7 @@ fn input_before(first: &LayerConfig, config: &ModelConfig) -> Result<Option<Laye
             None => return Ok(None),
         }
     }
-    let Some(shape) = found.config.get("batch_input_shape").or_else(|| found.config.get("batch_shape")) else {
-        return Ok(None);
-    };
+    let Some(shape) = found.config.get("batch_input_shape") else { return Ok(None) };
     let named = |key: &str| found.config.get(key).and_then(Json::as_str);
     let dtype = named("input_dtype").or_else(|| named("dtype")).unwrap_or("float32");
     let name = format!("{}_input", first.name);

@@ -147,6 +147,8 @@ impl Translated {
     }
 }
 
+const NOT_SUPPORTED: &str = "this function of TensorFlow is not supported";
+
 /// Functions of one tensor.
 const OF_ONE: &[(&str, &str, &str)] = &[
     ("abs", "Absolute", rule::SAME),
@@ -240,6 +242,58 @@ const REDUCTIONS: &[(&str, &str, &str)] = &[
     ("reduce_variance", "Var", rule::FLOATS),
 ];
 
+/// Functions with parameters of their own; see [`other`].
+const OTHERS: &[&str] = &[
+    "__operators__.getitem",
+    "argmax",
+    "argmin",
+    "avg_pool",
+    "avg_pool2d",
+    "bias_add",
+    "broadcast_to",
+    "cast",
+    "clip_by_value",
+    "concat",
+    "conv2d",
+    "convert_to_tensor",
+    "cumprod",
+    "cumsum",
+    "einsum",
+    "expand_dims",
+    "gather",
+    "gelu",
+    "identity",
+    "image.resize",
+    "l2_normalize",
+    "leaky_relu",
+    "log_softmax",
+    "matmul",
+    "max_pool",
+    "max_pool2d",
+    "one_hot",
+    "pad",
+    "repeat",
+    "reshape",
+    "reverse",
+    "shape",
+    "softmax",
+    "split",
+    "squeeze",
+    "stack",
+    "tensordot",
+    "tile",
+    "top_k",
+    "transpose",
+    "unstack",
+    "where",
+];
+
+/// Every function of TensorFlow that is reproduced where Keras 2 kept it as a layer, without the module it is in.
+pub fn tensorflow_functions() -> impl Iterator<Item = &'static str> {
+    let of = |table: &'static [(&'static str, &'static str, &'static str)]| table.iter().map(|(name, ..)| *name);
+    of(OF_ONE).chain(of(OF_TWO)).chain(of(REDUCTIONS)).chain(OTHERS.iter().copied())
+}
+
 /// The operation that a call of the function `name` is.
 fn operation(name: &str, call: Call) -> Translation {
     let mut taken = Taken { first: call.positional.into_iter().next(), named: call.named };
@@ -282,8 +336,8 @@ fn reduction(class: &'static str, rule: &'static str, taken: &mut Taken) -> Tran
 
 fn other(name: &str, taken: &mut Taken) -> Translation {
     Ok(match name {
-        "__operators__.getitem" | "strided_slice" if taken.named.contains_key("slice_spec") => {
-            let spec = taken.take("slice_spec").unwrap_or_default();
+        "__operators__.getitem" => {
+            let spec = taken.need("slice_spec")?;
             taken.only("var", &[])?;
             made("GetItem", rule::SAME, vec![taken.first()?, slices(&spec)?])
         }
@@ -522,7 +576,7 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
             let (x, y) = (taken.need("x")?, taken.need("y")?);
             made("Where", rule::ANY, vec![taken.first()?, x, y])
         }
-        _ => return Err("this function of TensorFlow is not supported".to_owned()),
+        _ => return Err(NOT_SUPPORTED.to_owned()),
     })
 }
 
@@ -654,5 +708,49 @@ impl KerasLayer for TensorFlowFunction {
 
     fn gives_back_its_input(&self, given: Given<'_, Spec>) -> bool {
         self.operation.as_ref().is_some_and(|operation| operation.gives_back_its_input(given))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::{Call, NOT_SUPPORTED, OPERATIONS, operation, tensorflow_functions};
+    use crate::ops::tensorflow::FUNCTIONS;
+
+    #[test]
+    fn every_function_that_is_listed_is_translated() {
+        let names: Vec<&str> = tensorflow_functions().collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a function is listed twice");
+        let known: BTreeSet<&str> =
+            OPERATIONS.iter().copied().flatten().chain(FUNCTIONS).map(|operation| operation.class).collect();
+        for name in names {
+            let call = || {
+                let named = [("y", json!(1.0)), ("unknown", json!(1))].map(|(key, value)| (key.to_owned(), value));
+                Call { positional: vec![json!("x")], named: named.into_iter().collect() }
+            };
+            match operation(name, call()) {
+                Ok(_) => panic!("tf.{name} takes an argument that nobody knows"),
+                Err(what) => assert_ne!(what, NOT_SUPPORTED, "tf.{name}"),
+            }
+            let mut plain = call();
+            plain.named.remove("unknown");
+            if let Ok(translated) = operation(name, plain) {
+                assert!(
+                    known.contains(translated.operation),
+                    "tf.{name} is {}, which is no operation",
+                    translated.operation
+                );
+            }
+        }
+        assert!(operation("audio.decode_wav", Call::default()).is_err_and(|what| what == NOT_SUPPORTED));
+    }
+
+    #[test]
+    fn parts_of_given_sizes_begin_where_the_others_end() {
+        assert_eq!(super::places_of(&[json!(1), json!(3), json!(2)]), Ok(vec![json!(1), json!(4)]));
+        assert!(super::places_of(&[json!(1), json!(-1), json!(2)]).is_err());
     }
 }
