@@ -190,6 +190,8 @@ def record(engine, recipe, out):
                 engine.save(model, os.path.join(out, file))
             except Exception as problem:
                 traceback.print_exc()
+                if os.path.isfile(os.path.join(out, file)):
+                    os.remove(os.path.join(out, file))
                 reloaded[file] = "not saved: %s: %s" % (type(problem).__name__, str(problem)[:300])
                 continue
             files.append(file)

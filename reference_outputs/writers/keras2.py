@@ -152,7 +152,7 @@ class Keras2(Engine):
 
     def files(self, name):
         pair = ["model.json", "weights.h5"]
-        if (WRITER, name) in (("tf-2.13", "nested"), ("tf-2.13", "sequences"), ("tf_keras-2.21", "shared")):
+        if (WRITER, name) in (("tf-2.13", "shared"), ("tf-2.13", "nested"), ("tf-2.13", "sequences"), ("tf_keras-2.21", "shared")):
             return ["model.keras", "model.h5"] + ["model.weights.h5"] * (name == "nested")
         if V3_FILES and name == "example3":
             return ["model.keras", "model.h5", "model.weights.h5"] + pair * (WRITER == "tf-2.13")
@@ -184,7 +184,7 @@ def _(rng):
     )
     fill(ENGINE, "example3", model)
     ids = np.array([[1, 2, 3], [4, 5, 6]], "int32")
-    if WRITER in ("keras-2.2.4", "tf-2.13"):  # leaves an optimizer with state in the file
+    if WRITER in ("keras-2.2.4", "tf-2.8", "tf-2.13"):  # leaves an optimizer with state in the file
         model.compile(optimizer="adam", loss="mse")
         model.train_on_batch(ids, np.zeros((2, 3, 8), "float32"))
     return model, [ids]
@@ -512,7 +512,8 @@ def _(rng):
     return Model([ids, other, x], outputs), [ids_a, ids_b, normal(rng, 2, 4, 6)]
 
 
-@recipe("attention_masked", "A MultiHeadAttention that obeys the masks of its inputs before Keras 2.10, or doesn't after.", when=NEW)
+# In float32 -1e9 swallows the scores of a row that is masked as a whole, in float64 it doesn't.
+@recipe("attention_masked", "A MultiHeadAttention that obeys the masks of its inputs before Keras 2.10, or doesn't after.", when=NEW, truth=TF_VERSION < (2, 10))
 def _(rng):
     ids, other = Input((4,), dtype="int32"), Input((5,), dtype="int32")
     a, b = layers.Embedding(10, 6, mask_zero=True)(ids), layers.Embedding(10, 6, mask_zero=True)(other)
