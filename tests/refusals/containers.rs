@@ -112,6 +112,24 @@ fn folders_that_are_no_model_are_refused() {
     ]);
 }
 
+#[test]
+fn folders_are_read_within_the_limits() {
+    let limited = |files: &[(String, Vec<u8>)], limit: fn(&mut Limits)| {
+        let files = folder(files);
+        let mut limits = Limits::default();
+        limit(&mut limits);
+        called_folder(&files, &Archive::open(files.path(), &limits).unwrap_err().to_string())
+    };
+    let mut files = members(keras(DENSE));
+    assert_eq!(limited(&files, |limits| limits.members = 2), "FOLDER: more than 2 files in the folder");
+    files.push(("assets/a/b/c.txt".to_owned(), b"words".to_vec()));
+    assert_eq!(
+        limited(&files, |limits| limits.unpacked_bytes = 4),
+        "FOLDER › assets/a/b/c.txt: more than 4 bytes of assets"
+    );
+    assert_eq!(limited(&files, |limits| limits.group_depth = 2), "FOLDER › assets/a/b: folders nest more than 2 deep");
+}
+
 #[cfg(unix)]
 #[test]
 fn links_are_followed_within_the_folder_and_to_the_blobs_of_the_hub() {

@@ -20,7 +20,7 @@ impl Container {
     pub fn says(self) -> &'static str {
         match self {
             Self::Keras => "a .keras file: configuration and weights",
-            Self::Weights => "a .weights.h5 file: weights without a configuration",
+            Self::Weights => "a weight store (.weights.h5): weights without a configuration",
             Self::Legacy => "a legacy .h5 file: configuration and weights",
             Self::LegacyWeights => "a legacy .h5 file of weights alone, without a configuration",
             Self::Architecture => "an architecture, the text of model.to_json(): a configuration without weights",

@@ -1,4 +1,10 @@
-use std::io::{Cursor, Read};
+use std::{
+    io::{Cursor, Read},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
@@ -45,7 +51,7 @@ impl ZipFile {
                 let wrong = |what: &str| Error::new(ErrorKind::Damaged, name, what);
                 let start = file.data_start().ok_or_else(|| wrong("the zip does not say where its bytes start"))?;
                 let part = self.bytes.part(start, size).ok_or_else(|| wrong("runs past the end of the file"))?;
-                if size != stored || crc32fast::hash(part.as_slice()) != file.crc32() {
+                if size != stored || checksum(part.as_slice()) != file.crc32() {
                     return Err(wrong(
                         "the bytes do not match their checksum: the file is damaged or was not fully copied",
                     ));
@@ -84,6 +90,42 @@ impl ZipFile {
     }
 }
 
+/// The CRC-32 of `bytes`: of its parts, on as many threads as there are cores, put together.
+fn checksum(bytes: &[u8]) -> u32 {
+    /// Less than this takes no longer than to start a thread.
+    const PART: usize = 4 << 20;
+    let of = |bytes: &[u8]| {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(bytes);
+        hasher
+    };
+    let parts: Vec<&[u8]> = bytes.chunks(PART).collect();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cores < 2 || parts.len() < 2 {
+        return of(bytes).finalize();
+    }
+    let hashers: Vec<OnceLock<crc32fast::Hasher>> = parts.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let take_parts = || {
+        let take = |number: usize| parts.get(number).zip(hashers.get(number));
+        while let Some((part, hasher)) = take(next.fetch_add(1, Ordering::Relaxed)) {
+            hasher.get_or_init(|| of(part));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..cores {
+            // Where there is no further thread to be had, this one does its work.
+            if std::thread::Builder::new().spawn_scoped(scope, take_parts).is_err() {
+                break;
+            }
+        }
+        take_parts();
+    });
+    let mut whole = crc32fast::Hasher::new();
+    hashers.iter().filter_map(OnceLock::get).for_each(|part| whole.combine(part));
+    whole.finalize()
+}
+
 fn damaged(at: &str, error: &ZipError) -> Error {
     let kind = match error {
         ZipError::UnsupportedArchive(_) => ErrorKind::Unsupported,
@@ -95,4 +137,18 @@ fn damaged(at: &str, error: &ZipError) -> Error {
         _ => "the zip cannot be read",
     };
     Error::new(kind, at, format!("{what}: {}", shown(&error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checksum;
+
+    #[test]
+    fn the_checksum_of_the_parts_is_that_of_the_whole() {
+        let bytes: Vec<u8> =
+            (0..(9 << 20) + 13_u32).map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        for len in [0, 1, 4 << 20, (4 << 20) + 1, bytes.len()] {
+            assert_eq!(checksum(&bytes[..len]), crc32fast::hash(&bytes[..len]), "{len}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
+use half::vec::HalfBitsVecExt;
 use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
 
 use crate::{
@@ -70,7 +71,7 @@ pub(crate) struct Found<'a> {
 
 impl Found<'_> {
     /// The numbers in candle's layout and in the dtype candle stores them in.
-    fn read(&self, device: &Device) -> Result<Tensor> {
+    fn read(&self, device: &Device) -> Result<Var> {
         let bytes = self.source.bytes()?;
         let bytes = match self.weight.part {
             None => &*bytes,
@@ -79,37 +80,43 @@ impl Found<'_> {
                 bytes.get(part * size..(part + 1) * size).unwrap_or_default()
             }
         };
+        let (layout, shape) = (self.weight.layout, &self.weight.shape);
         macro_rules! numbers {
             ($number:ty) => {
-                bytes.as_chunks().0.iter().map(|number| <$number>::from_le_bytes(*number)).collect::<Vec<_>>()
+                layout.read_in_candle_order(bytes.as_chunks().0, shape, <$number>::from_le_bytes)
             };
         }
-        let wider = |numbers: Vec<i16>| self.tensor(numbers, device);
         let wanted = self.weight.dtype.unwrap_or(Dtype::Float32);
         let stored = self.source.dtype()?;
-        let tensor = match stored {
-            Dtype::Float64 => self.tensor(numbers!(f64), device),
-            Dtype::Float16 => self.tensor(numbers!(half::f16), device),
-            Dtype::Bfloat16 => self.tensor(numbers!(half::bf16), device),
-            Dtype::Bool | Dtype::Uint8 => self.tensor(bytes.to_vec(), device),
-            Dtype::Int8 => wider(bytes.iter().map(|byte| i16::from(byte.cast_signed())).collect()),
-            Dtype::Int16 => wider(numbers!(i16)),
-            Dtype::Int32 => self.tensor(numbers!(i32), device),
-            Dtype::Int64 => self.tensor(numbers!(i64), device),
-            Dtype::Uint32 => self.tensor(numbers!(u32), device),
-            Dtype::Float32 => self.tensor(numbers!(f32), device),
+        let var = match stored {
+            Dtype::Float64 => self.var(numbers!(f64), device),
+            // The bits, because only of the language's own numbers does a vector come zeroed from the system.
+            Dtype::Float16 => self.var(numbers!(u16).reinterpret_into::<half::f16>(), device),
+            Dtype::Bfloat16 => self.var(numbers!(u16).reinterpret_into::<half::bf16>(), device),
+            Dtype::Bool | Dtype::Uint8 => self.var(numbers!(u8), device),
+            Dtype::Int8 => {
+                self.var(layout.read_in_candle_order(bytes, shape, |byte| i16::from(byte.cast_signed())), device)
+            }
+            Dtype::Int16 => self.var(numbers!(i16), device),
+            Dtype::Int32 => self.var(numbers!(i32), device),
+            Dtype::Int64 => self.var(numbers!(i64), device),
+            Dtype::Uint32 => self.var(numbers!(u32), device),
+            Dtype::Float32 => self.var(numbers!(f32), device),
             other => {
                 Err(Error::new(ErrorKind::Unsupported, &self.at, format!("{}: a weight of {other}", self.weight.keras)))
             }
         }?;
         // Keras: a variable that is assigned floats of another dtype casts them.
         let dtype = storage(wanted).map_err(|error| self.candle_failed(error))?;
-        tensor.to_dtype(dtype).map_err(|error| self.candle_failed(error))
+        if var.dtype() == dtype {
+            return Ok(var);
+        }
+        let cast = var.as_detached_tensor().to_dtype(dtype).and_then(|tensor| Var::from_tensor(&tensor));
+        cast.map_err(|error| self.candle_failed(error))
     }
 
-    fn tensor<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Tensor> {
-        let numbers = self.weight.layout.to_candle(numbers, &self.weight.shape);
-        Tensor::from_vec(numbers, self.weight.candle_shape(), device).map_err(|error| self.candle_failed(error))
+    fn var<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Var> {
+        Var::from_vec(numbers, self.weight.candle_shape(), device).map_err(|error| self.candle_failed(error))
     }
 
     /// The numbers in candle's layout and in Keras's own dtype, as bytes.
@@ -117,7 +124,7 @@ impl Found<'_> {
         let wanted = self.weight.dtype.unwrap_or(Dtype::Float32);
         if self.source.dtype()? != wanted {
             // Floats of another dtype, which Keras casts.
-            return bytes_of(&self.read(&Device::Cpu)?).map_err(|error| self.candle_failed(error));
+            return bytes_of(self.read(&Device::Cpu)?.as_tensor()).map_err(|error| self.candle_failed(error));
         }
         let bytes = self.source.bytes()?;
         let part = match self.weight.part {
@@ -151,9 +158,7 @@ pub(crate) fn into_new(map: &WeightMap, archive: &Archive, device: &Device) -> R
     load(map, archive, |found| {
         let mut vars = HashMap::new();
         for weight in found {
-            let tensor = weight.read(device)?;
-            let var = Var::from_tensor(&tensor).map_err(|error| weight.candle_failed(error))?;
-            vars.insert(weight.name.clone(), var);
+            vars.insert(weight.name.clone(), weight.read(device)?);
         }
         let map = VarMap::new();
         lock(&map).extend(vars);
@@ -202,9 +207,7 @@ impl WeightMap {
                 }
             }
             // Nothing below can be wrong with the file any more: shapes, dtypes and devices are those of the variables.
-            filled
-                .iter()
-                .try_for_each(|(var, tensor, weight)| var.set(tensor).map_err(|error| weight.candle_failed(error)))
+            filled.iter().try_for_each(|(var, read, weight)| var.set(read).map_err(|error| weight.candle_failed(error)))
         })?;
         report.kept = lock(vars).keys().filter(|name| self.keeps(name)).cloned().collect();
         report.kept.sort();
