@@ -78,8 +78,8 @@ class Keras3(Engine):
     def files(self, name):
         found = ["model.keras"]
         if (WRITER, name) in (("keras-3.3.3", "nested"), ("keras-3.6.0", "sequences")):
-            found += ["model.h5", "model.weights.h5"]
-        if name == "example3":
+            found.append("model.h5")
+        if name == "example3" and VERSION != (3, 13):
             found += ["model.h5"] * (VERSION < (3, 15)) + ["model.weights.h5"] + ["model.weights.json"] * SHARDS + ["model"] * FOLDERS
         return found
 
