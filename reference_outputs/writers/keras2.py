@@ -152,15 +152,15 @@ class Keras2(Engine):
 
     def files(self, name):
         pair = ["model.json", "weights.h5"]
-        if (WRITER, name) in (("tf-2.13", "shared"), ("tf-2.13", "nested"), ("tf-2.13", "sequences"), ("tf_keras-2.21", "shared")):
-            return ["model.keras", "model.h5"] + ["model.weights.h5"] * (name == "nested")
+        if (WRITER, name) == ("tf-2.13", "nested"):
+            return ["model.keras", "model.h5"]
         if V3_FILES and name == "example3":
-            return ["model.keras", "model.h5", "model.weights.h5"] + pair * (WRITER == "tf-2.13")
+            return ["model.keras", "model.h5", "model.weights.h5"]
         if V3_FILES and name != "hdf5":
             return ["model.keras"]
         if name == "example3":
             return ["model.h5"] + pair
-        if name == "nested" and WRITER in ("keras-2.0.8", "tf-2.4"):
+        if name == "nested" and WRITER == "keras-2.0.8":
             return pair
         return ["model.h5"]
 

@@ -78,8 +78,8 @@ class Keras3(Engine):
     def files(self, name):
         found = ["model.keras"]
         if (WRITER, name) in (("keras-3.3.3", "nested"), ("keras-3.6.0", "sequences")):
-            found += ["model.h5", "model.weights.h5"]
-        if name == "example3":
+            found.append("model.h5")
+        if name == "example3" and VERSION != (3, 13):
             found += ["model.h5"] * (VERSION < (3, 15)) + ["model.weights.h5"] + ["model.weights.json"] * SHARDS + ["model"] * FOLDERS
         return found
 
@@ -92,7 +92,7 @@ def _(rng):
     model = Sequential([Input((3,)), layers.Embedding(50, 16), layers.Dense(8), layers.Activation("relu")])
     fill(ENGINE, "example3", model)
     ids = np.array([[1, 2, 3], [4, 5, 6]], "int32")
-    if VERSION == (3, 0):  # leaves an optimizer with state in the file
+    if VERSION in ((3, 0), (3, 10)):  # leaves an optimizer with state in the file
         model.compile(optimizer="adam", loss="mse")
         model.train_on_batch(ids, np.zeros((2, 3, 8), "float32"))
     return model, [ids]
@@ -212,7 +212,8 @@ def _(rng):
     return Model([first, second], outputs), ids
 
 
-@recipe("attention", "Queries and values swapped, masks of another operand, a normalization over fewer axes, names of another version.")
+# In float32 -1e9 swallows the scores of a row that is masked as a whole, in float64 it doesn't.
+@recipe("attention", "Queries and values swapped, masks of another operand, a normalization over fewer axes, names of another version.", truth=VERSION >= (3, 10))
 def _(rng):
     ids, other, x = Input((4,), dtype="int32"), Input((5,), dtype="int32"), Input((3, 6))
     a, b = layers.Embedding(10, 6, mask_zero=True)(ids), layers.Embedding(10, 6, mask_zero=True)(other)

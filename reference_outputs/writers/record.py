@@ -102,10 +102,11 @@ def arrays_of(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def untrained(value: object) -> object:
-    """What a file says without the optimizer's numbers, whose last digits differ from run to run."""
-    if isinstance(value, dict):
-        return {k: untrained(v) for k, v in value.items() if not str(k).startswith("optimizer")}
-    return value
+    """What a file says but for the optimizer's numbers, whose last digits differ from run to run."""
+    if not isinstance(value, dict):
+        return value
+    kept = {k: untrained(v) for k, v in value.items()}
+    return {k: (v[0], v[1] and v[1][:2]) if str(k).startswith("optimizer") else v for k, v in kept.items()}
 
 
 def meaning(file: str, data: bytes) -> object:

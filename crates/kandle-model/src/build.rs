@@ -142,19 +142,14 @@ impl<'a> Builder<'a> {
             problems: Vec::new(),
             plan: Plan { name: config.name.clone(), ..Plan::default() },
         };
-        let known = is_known(config);
-        if !known {
+        if !is_known(config) {
             let version = config.keras_version.as_deref().map_or_else(|| "1".to_owned(), shown);
             let what = format!("written by Keras {version}, only files of Keras 1 to {NEWEST} are supported");
-            builder.problems.push(Problem::new(ErrorKind::Unsupported, &config.at, what));
+            return Err(Error::new(ErrorKind::Unsupported, &config.at, what));
         }
         let sequential = config.class == "Sequential";
         let outermost = Within { path: "", group: "", trainable: true, sequential, legacy: None, around: &[] };
         let root = builder.read_model(config, outermost);
-        if !known {
-            // Settings of other versions have other names: what seems wrong with them is not said.
-            builder.problems.retain(|problem| problem.kind == ErrorKind::Unsupported);
-        }
         Error::check(std::mem::take(&mut builder.problems))?;
         let Some(root) = root else {
             return Err(Error::new(ErrorKind::Invalid, &config.at, "the model could not be read"));

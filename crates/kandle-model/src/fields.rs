@@ -82,6 +82,12 @@ impl<'a> Fields<'a> {
         dialect::is_older_than_tensorflows(self.context.keras_version)
     }
 
+    /// Whether the settings were written by Keras `first` or a later version.
+    #[must_use]
+    pub(crate) fn is_from(&self, first: [u32; 3]) -> bool {
+        dialect::is_from(self.context.keras_version, first)
+    }
+
     /// The first two numbers of the version of Keras that wrote the settings.
     #[must_use]
     pub fn keras_version(&self) -> (u32, u32) {

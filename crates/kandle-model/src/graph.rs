@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{LayerConfig, ModelConfig, json::Value as Json, shown};
 
-use crate::{Argument, Value, numeric::constant};
+use crate::{Argument, Value, dialect, numeric::constant};
 
 /// A tensor of a graph: output number `tensor` of call number `node` of layer number `layer` of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,11 +68,21 @@ impl Graph {
     pub(crate) fn new(config: &ModelConfig) -> Result<Self, String> {
         let names: BTreeMap<&str, usize> =
             config.layers.iter().enumerate().map(|(number, layer)| (layer.name.as_str(), number)).collect();
+        let calls_before = calls_in_models_inside(config);
         let mut calls: BTreeMap<(usize, usize), Node> = BTreeMap::new();
         for (number, layer) in config.layers.iter().enumerate() {
             for (index, node) in layer.inbound_nodes.iter().enumerate() {
-                let node = read_node(node, number, index, &names)
+                let mut node = read_node(node, number, index, &names)
                     .map_err(|what| format!("call {index} of layer \"{}\": {what}", shown(&layer.name)))?;
+                for source in &mut node.sources {
+                    if let Source::Tensor(history) = source
+                        && let Some(before) = calls_before.get(&history.layer)
+                    {
+                        history.node = history.node.checked_sub(*before).ok_or_else(|| {
+                            format!("call {} of a layer that models inside the model call {before} times", history.node)
+                        })?;
+                    }
+                }
                 calls.insert((number, index), node);
             }
         }
@@ -106,6 +116,38 @@ impl Graph {
         let nodes = order(&calls, &inputs.leaves(), &outputs.leaves(), &config.layers)?;
         Ok(Self { inputs, outputs, nodes })
     }
+}
+
+/// For layers that are shared with models inside the model, how often those call them.
+///
+/// Keras: before 3.2 the calls of a layer were counted over all models that have it, and the models inside were read first.
+fn calls_in_models_inside(config: &ModelConfig) -> BTreeMap<usize, usize> {
+    fn count(value: &Json, found: &mut BTreeMap<u64, usize>) {
+        let Some(layers) = value.get("layers").and_then(Json::as_array) else { return };
+        for layer in layers {
+            let calls = layer.get("inbound_nodes").and_then(Json::as_array).map_or(0, Vec::len);
+            if let Some(id) = layer.get("shared_object_id").and_then(Json::as_u64) {
+                *found.entry(id).or_default() += calls;
+            }
+            if let Some(inner) = layer.get("config") {
+                count(inner, found);
+            }
+        }
+    }
+    if dialect::is_from(config.keras_version.as_deref(), [3, 2, 0]) || config.keras_major() < 3 {
+        return BTreeMap::new();
+    }
+    let mut inside = BTreeMap::new();
+    config.layers.iter().for_each(|layer| {
+        if layer.config.contains_key("layers") {
+            count(&Json::Object(layer.config.clone()), &mut inside);
+        }
+    });
+    let of_layer = |(number, layer): (usize, &LayerConfig)| {
+        let calls = inside.get(&layer.shared_object_id?).copied()?;
+        (calls > 0).then_some((number, calls))
+    };
+    config.layers.iter().enumerate().filter_map(of_layer).collect()
 }
 
 /// The same tensor with calls counted from 0, where they are counted from `first`.

@@ -33,11 +33,12 @@ pub(crate) fn is_older_than_tensorflows(version: Option<&str>) -> bool {
     !version.unwrap_or_default().ends_with("-tf") && !is_from(version, [2, 4, 0])
 }
 
-/// Whether `version` is `first` or a later one. A version without numbers is an old one.
+/// Whether `version` is `first` or a later one. Numbers that it does not name are those of the newest: `3` stands for a text
+/// that says no more.
 pub(crate) fn is_from(version: Option<&str>, first: [u32; 3]) -> bool {
     let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
     let mut parts = version.unwrap_or("1").split('.').map(digits);
-    let mut next = || parts.next().unwrap_or(0);
+    let mut next = || parts.next().unwrap_or(u32::MAX);
     [next(), next(), next()] >= first
 }
 
@@ -72,11 +73,14 @@ pub(crate) fn model<'a>(config: &'a ModelConfig, problems: &mut Vec<Problem>) ->
     let mut modern = config.clone();
     let sequential = config.class == "Sequential";
     modern.layers.clear();
+    let mut layers = Vec::new();
     for (index, layer) in config.layers.iter().enumerate() {
         if sequential && index == 0 {
-            modern.layers.extend(input_before(layer, config)?);
+            layers.extend(input_before(layer, config)?);
         }
-        let mut layer = layer.clone();
+        layers.push(layer.clone());
+    }
+    for mut layer in layers {
         if let Err(problem) = layers::name_order_of_axes(&mut layer, config) {
             problems.push(problem);
         }
@@ -112,7 +116,7 @@ fn input_before(first: &LayerConfig, config: &ModelConfig) -> Result<Option<Laye
     let name = format!("{}_input", first.name);
     let input = json!({
         "class_name": "InputLayer",
-        "config": { "name": name, "batch_shape": shape, "dtype": dtype },
+        "config": { "name": name, "batch_input_shape": shape, "dtype": dtype },
     });
     LayerConfig::read(&first.at, &input).map(Some)
 }

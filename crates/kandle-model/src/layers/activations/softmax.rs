@@ -1,7 +1,7 @@
 //! `keras.layers.Softmax`: `eˣ / Σ eˣ` along one axis, or over several together.
 //!
 //! Shapes: xs of any shape, floats; a mask that broadcasts to it; the result has the same shape. `[0, ln 3]` gives
-//! `[0.25, 0.75]`. What is masked counts as −1e9 (−3e4 in float16), and comes out as 0; in Keras 1 and 2, 1e9 is subtracted.
+//! `[0.25, 0.75]`. What is masked counts as −1e9 (−3e4 in float16), and comes out as 0; before Keras 3.10, 1e9 is subtracted.
 //!
 //! Source: keras/src/layers/activations/softmax.py.
 
@@ -9,7 +9,7 @@ use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value, activation, dialect,
+    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value, activation,
     layers::{axes, cannot, one_float},
     numeric::{constant_like, rounded, wide},
 };
@@ -54,14 +54,14 @@ impl KerasLayer for Softmax {
 pub(crate) enum Masked {
     /// They are replaced by a number far below all others, and come out as 0.
     Replaced,
-    /// Keras 1 and 2: such a number is added to them, so that where all are masked they compare as they did.
+    /// Before Keras 3.10: such a number is added to them, so that where all are masked they compare as they did.
     Lowered,
 }
 
 impl Masked {
     /// How the Keras that wrote the settings does it.
     pub(crate) fn of(fields: &Fields<'_>) -> Self {
-        if dialect::is_legacy(fields.keras_major()) { Self::Lowered } else { Self::Replaced }
+        if fields.is_from([3, 10, 0]) { Self::Replaced } else { Self::Lowered }
     }
 }
 

@@ -10,7 +10,8 @@
 //! Masks: a pair counts where the query's, the value's and the key's mask allow it, and `attention_mask`, the causal order
 //! (`use_causal_mask`) and `sliding_window`. Keras: where nothing is allowed, the weights are all the same; but all 0 with
 //! `dropout` in the settings, with `return_attention_scores`, or with more than one axis inside. MultiHeadAttention takes
-//! the masks off query, value and key for everyone who reads them later. Keras 2 left them, and before 2.10 it asked for none.
+//! the masks off query, value and key for everyone who reads them later; before 3.8 it left them, and before 2.10 it asked for
+//! none.
 //!
 //! Source: keras/src/layers/attention/multi_head_attention.py, grouped_query_attention.py.
 
@@ -28,15 +29,32 @@ use crate::{
     numeric::rounded,
 };
 
-/// What the version of Keras that wrote the file does with masks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Masks {
-    /// Those that came with query, value and key count, and are taken off them.
-    Erased,
-    /// They count and stay; Keras 2.10 on. Its softmax is that of [`Masked::Lowered`].
-    Kept,
-    /// Only `attention_mask` counts; before Keras 2.10.
-    Ignored,
+/// What differs from version to version of Keras.
+#[derive(Debug, Clone, Copy)]
+struct Version {
+    /// Whether the masks that came with query, value and key count: from 2.10 on.
+    asks_masks: bool,
+    /// Whether they are taken off them: from 3.8 on.
+    erases_masks: bool,
+    /// Whether what has three axes is computed by one operation, with a rule of its own for queries that are allowed nothing:
+    /// from 3.7 on.
+    has_operation: bool,
+    /// What the Softmax layer does with what is masked.
+    masked: Masked,
+    /// Whether the parts are saved under names that begin with `_`: in 2.
+    hides_parts: bool,
+}
+
+impl Version {
+    fn read(fields: &Fields<'_>) -> Self {
+        Self {
+            asks_masks: fields.is_from([2, 10, 0]),
+            erases_masks: fields.is_from([3, 8, 0]),
+            has_operation: fields.is_from([3, 7, 0]),
+            masked: Masked::of(fields),
+            hides_parts: fields.keras_major() < 3,
+        }
+    }
 }
 
 /// What the logits of a pair that is not allowed are replaced with.
@@ -55,7 +73,7 @@ pub(crate) struct MultiHeadAttention<const GROUPED: bool> {
     output_shape: Option<Vec<usize>>,
     attention_axes: Option<Vec<i64>>,
     sliding_window: Option<usize>,
-    masks: Masks,
+    version: Version,
 }
 
 /// The tensors of a call.
@@ -82,14 +100,8 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
         let has_dropout = fields.number("dropout", 0.0) > 0.0;
         let (use_bias, use_gate) = (fields.flag("use_bias", true), fields.flag("use_gate", false));
         let sliding_window = fields.optional_size("sliding_window");
-        let masks = match fields.keras_version() {
-            (3.., _) => Masks::Erased,
-            (2, 10..) => Masks::Kept,
-            _ => Masks::Ignored,
-        };
-        let common = (has_dropout, use_bias, use_gate, sliding_window);
-        let read = if GROUPED { Self::grouped(fields, common) } else { Self::of_heads(fields, common) };
-        Self { masks, ..read }
+        let common = (has_dropout, use_bias, use_gate, sliding_window, Version::read(fields));
+        if GROUPED { Self::grouped(fields, common) } else { Self::of_heads(fields, common) }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -126,7 +138,7 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
             }
         };
         // Keras: what a class keeps for itself is saved under a name of its own.
-        let prefix = if GROUPED || self.masks != Masks::Erased { "_" } else { "" };
+        let prefix = if GROUPED || self.version.hides_parts { "_" } else { "" };
         let mut to_heads = |name: &str, file: &str, features: usize, heads: usize, size: usize| {
             dense(name, file, vec![features, heads, size], vec![heads, size]);
         };
@@ -196,7 +208,7 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
             false => None,
         };
         let of_value = self.repeated(dense(&value.tensor, 1)?)?;
-        let simple = self.masks == Masks::Erased && !self.has_dropout && !scores_too && of_query.rank() == 4;
+        let simple = self.version.has_operation && !self.has_dropout && !scores_too && of_query.rank() == 4;
         let (mut ys, scores) = match simple {
             true => (self.attend(&of_query, &of_key, &of_value, mask.as_ref(), policy)?, None),
             false => {
@@ -218,15 +230,15 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
     }
 
     fn erases_masks_of(&self) -> &'static [&'static str] {
-        if GROUPED || self.masks != Masks::Erased { &[] } else { &["query", "value", "key"] }
+        if GROUPED || !self.version.erases_masks { &[] } else { &["query", "value", "key"] }
     }
 }
 
-/// Whether there is dropout, a bias and a gate, and the sliding window.
-type Common = (bool, bool, bool, Option<usize>);
+/// Whether there is dropout, a bias and a gate, the sliding window, and the version.
+type Common = (bool, bool, bool, Option<usize>, Version);
 
 impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
-    fn of_heads(fields: &mut Fields<'_>, (has_dropout, use_bias, use_gate, sliding_window): Common) -> Self {
+    fn of_heads(fields: &mut Fields<'_>, (has_dropout, use_bias, use_gate, sliding_window, version): Common) -> Self {
         let (heads, key_dim) = (fields.size("num_heads"), fields.size("key_dim"));
         // Keras: 0 stands for key_dim here too.
         let value_dim = fields.optional_size("value_dim").unwrap_or(key_dim);
@@ -245,11 +257,11 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
             output_shape,
             attention_axes: fields.integers("attention_axes"),
             sliding_window,
-            masks: Masks::Erased,
+            version,
         }
     }
 
-    fn grouped(fields: &mut Fields<'_>, (has_dropout, use_bias, use_gate, sliding_window): Common) -> Self {
+    fn grouped(fields: &mut Fields<'_>, (has_dropout, use_bias, use_gate, sliding_window, version): Common) -> Self {
         let heads = (fields.size("num_query_heads"), fields.size("num_key_value_heads"));
         if !heads.0.is_multiple_of(heads.1) {
             fields
@@ -266,7 +278,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
             output_shape: None,
             attention_axes: None,
             sliding_window,
-            masks: Masks::Erased,
+            version,
         }
     }
 
@@ -299,7 +311,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
         let device = query.tensor.device();
         // Keras: MultiHeadAttention takes the mask that came with the query, whatever was given for query_mask.
         let of_query = if GROUPED { call.given.mask_of("query") } else { query.mask.as_ref() };
-        let counts = self.masks != Masks::Ignored;
+        let counts = self.version.asks_masks;
         let mut all = None;
         if let Some(mask) = of_query.filter(|_| counts) {
             all = Some(truth(mask)?.unsqueeze(D::Minus1)?);
@@ -369,8 +381,7 @@ impl<const GROUPED: bool> MultiHeadAttention<GROUPED> {
         let logits = rounded(&logits, policy)?;
         let last: Vec<usize> = (logits.rank() - attended.len()..logits.rank()).collect();
         let mask = mask.map(|mask| expanded(mask, 2 * attended.len(), logits.rank())).transpose()?;
-        let how = if self.masks == Masks::Erased { Masked::Replaced } else { Masked::Lowered };
-        let of_softmax = mask.as_ref().map(|mask| (mask, how));
+        let of_softmax = mask.as_ref().map(|mask| (mask, self.version.masked));
         let weights = activations::softmax(&logits, &last, of_softmax, policy)?;
         let ys = einsum(&equation(format!("{scores},{source}->{of_query}"))?, &[&weights, value])?;
         Ok((rounded(&ys, policy)?, weights, mask))

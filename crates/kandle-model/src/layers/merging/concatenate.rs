@@ -9,12 +9,12 @@ use candle_core::{D, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use super::arithmetic::{either, promoted, result_type};
-use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, dialect, layers::cannot};
+use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::cannot};
 
 #[derive(Debug)]
 pub(crate) struct Concatenate {
     axis: i64,
-    /// Whether masks are those of Keras 1 and 2.
+    /// Whether masks are those before Keras 3.4.
     old_masks: bool,
 }
 
@@ -30,7 +30,7 @@ impl KerasLayer for Concatenate {
                 -1
             }
         };
-        Self { axis, old_masks: dialect::is_legacy(fields.keras_major()) }
+        Self { axis, old_masks: !fields.is_from([3, 4, 0]) }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -79,8 +79,8 @@ impl KerasLayer for Concatenate {
         Masking::Computes
     }
 
-    /// Each mask spread over its input, those that are missing all true, joined, and any of the last axis; all of it in Keras
-    /// 1 and 2.
+    /// Each mask spread over its input, those that are missing all true, joined, and any of the last axis; all of it
+    /// before Keras 3.4.
     fn compute_mask(&self, call: Call<'_>, previous: &[Option<&Tensor>]) -> candle_core::Result<Vec<Option<Tensor>>> {
         if previous.iter().all(Option::is_none) {
             return Ok(Vec::new());

@@ -4,7 +4,7 @@
 //! size 1 behind the batch axis. Integers merge as integers, and wrap. `Add()([[1, 2]], [[10, 20]])` is `[[11, 22]]`.
 //!
 //! Keras: masks change values. Where an entry is masked, Multiply counts it as 1 and Maximum and Minimum take the other
-//! operand; where all inputs have masks, Multiply gives 0 for what is masked in each. In Keras 1 and 2 masks change no value,
+//! operand; where all inputs have masks, Multiply gives 0 for what is masked in each. Before Keras 3.4 masks change no value,
 //! and what comes out counts where all masks that there are allow it.
 //!
 //! Source: keras/src/layers/merging/base_merge.py and a file for each class.
@@ -16,7 +16,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::arithmetic::{Binary, choose, either, result_type};
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Shape, Spec, Value, dialect,
+    Call, Fields, Given, KerasLayer, Masking, Policy, Shape, Spec, Value,
     layers::cannot,
     numeric::{constant_like, rounded},
 };
@@ -37,7 +37,7 @@ pub(crate) trait Merge: Debug + Send + Sync {
 
 #[derive(Debug)]
 pub(crate) struct Elementwise<M> {
-    /// Whether masks are those of Keras 1 and 2.
+    /// Whether masks are those before Keras 3.4.
     old_masks: bool,
     class: PhantomData<M>,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Minimum;
 impl<M: Merge> KerasLayer for Elementwise<M> {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self { old_masks: dialect::is_legacy(fields.keras_major()), class: PhantomData }
+        Self { old_masks: !fields.is_from([3, 4, 0]), class: PhantomData }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
