@@ -8,14 +8,16 @@
 use candle_core::{D, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
-use super::arithmetic::{either, promoted, result_type};
+use super::{
+    Masks,
+    arithmetic::{either, promoted, result_type},
+};
 use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::cannot};
 
 #[derive(Debug)]
 pub(crate) struct Concatenate {
     axis: i64,
-    /// Whether masks are those before Keras 3.4.
-    old_masks: bool,
+    masks: Masks,
 }
 
 impl KerasLayer for Concatenate {
@@ -30,7 +32,7 @@ impl KerasLayer for Concatenate {
                 -1
             }
         };
-        Self { axis, old_masks: !fields.is_from([3, 4, 0]) }
+        Self { axis, masks: Masks::read(fields) }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -80,9 +82,9 @@ impl KerasLayer for Concatenate {
     }
 
     /// Each mask spread over its input, those that are missing all true, joined, and any of the last axis; all of it
-    /// before Keras 3.4.
+    /// before Keras 3; from 3.0 to 3.3 there is none.
     fn compute_mask(&self, call: Call<'_>, previous: &[Option<&Tensor>]) -> candle_core::Result<Vec<Option<Tensor>>> {
-        if previous.iter().all(Option::is_none) {
+        if self.masks == Masks::None || previous.iter().all(Option::is_none) {
             return Ok(Vec::new());
         }
         let spread = |(input, mask): (&Value, &Option<&Tensor>)| {
@@ -97,7 +99,7 @@ impl KerasLayer for Concatenate {
         let masks = masks.collect::<candle_core::Result<Vec<_>>>()?;
         let at = self.place(masks.first().map_or(0, Tensor::rank)).map_err(candle_core::Error::msg)?;
         let all = joined(&masks, at)?;
-        Ok(vec![Some(if self.old_masks { all.min(D::Minus1)? } else { all.max(D::Minus1)? })])
+        Ok(vec![Some(if self.masks == Masks::All { all.min(D::Minus1)? } else { all.max(D::Minus1)? })])
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Keras: masks change values. Where an entry is masked, Multiply counts it as 1 and Maximum and Minimum take the other
 //! operand; where all inputs have masks, Multiply gives 0 for what is masked in each. Before Keras 3.4 masks change no value,
-//! and what comes out counts where all masks that there are allow it.
+//! and what comes out has none; before Keras 3 it counts where all masks that there are allow it.
 //!
 //! Source: keras/src/layers/merging/base_merge.py and a file for each class.
 
@@ -14,7 +14,10 @@ use std::{fmt::Debug, marker::PhantomData};
 use candle_core::{D, Result, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
-use super::arithmetic::{Binary, choose, either, result_type};
+use super::{
+    Masks,
+    arithmetic::{Binary, choose, either, result_type},
+};
 use crate::{
     Call, Fields, Given, KerasLayer, Masking, Policy, Shape, Spec, Value,
     layers::cannot,
@@ -37,8 +40,7 @@ pub(crate) trait Merge: Debug + Send + Sync {
 
 #[derive(Debug)]
 pub(crate) struct Elementwise<M> {
-    /// Whether masks are those before Keras 3.4.
-    old_masks: bool,
+    masks: Masks,
     class: PhantomData<M>,
 }
 
@@ -63,7 +65,7 @@ pub(crate) struct Minimum;
 impl<M: Merge> KerasLayer for Elementwise<M> {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self { old_masks: !fields.is_from([3, 4, 0]), class: PhantomData }
+        Self { masks: Masks::read(fields), class: PhantomData }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
@@ -88,7 +90,7 @@ impl<M: Merge> KerasLayer for Elementwise<M> {
         let rank = inputs.iter().map(|input| input.tensor.rank()).max().unwrap_or(0);
         let aligned = inputs.into_iter().map(|input| {
             let input = with_rank(input, rank)?;
-            Ok(if self.old_masks { input.with_mask(None) } else { input })
+            Ok(if self.masks == Masks::Any { input } else { input.with_mask(None) })
         });
         Ok(vec![M::merge(&aligned.collect::<Result<Vec<Value>>>()?, call.given.policy())?])
     }
@@ -99,7 +101,10 @@ impl<M: Merge> KerasLayer for Elementwise<M> {
 
     /// Any input without a mask: none. Else what is in any of them.
     fn compute_mask(&self, _: Call<'_>, previous: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>> {
-        if self.old_masks {
+        if self.masks == Masks::None {
+            return Ok(Vec::new());
+        }
+        if self.masks == Masks::All {
             let mut masks = previous.iter().copied().flatten();
             let Some(first) = masks.next() else { return Ok(Vec::new()) };
             return Ok(vec![Some(masks.try_fold(first.clone(), |all, mask| all.broadcast_mul(mask))?)]);
