@@ -24,20 +24,24 @@ MODELS = []
 
 
 class Recipe(object):
-    def __init__(self, name, says, build, files, rules, truth, fill, computed_in, because):
+    def __init__(self, name, says, build, files, rules, truth, fill, computed_in, because, refused):
         self.name, self.says, self.build, self.files, self.rules = name, says, build, files, rules
         self.truth, self.fill, self.computed_in, self.because = truth, fill, computed_in, because
+        self.refused = refused
 
 
-def recipe(name, says, when=True, files=None, rules=None, truth=True, fill=True, computed_in=None, because=None):
+def recipe(
+    name, says, when=True, files=None, rules=None, truth=True, fill=True, computed_in=None, because=None, refused=None
+):
     """Declares a model: a function of a seeded generator that gives a model and its inputs.
 
     rules: of the outputs, where they aren't `deep`. fill: set seeded weights. when: this Keras has its layers.
+    refused: why its files must be refused.
     """
 
     def declare(build):
         if when:
-            MODELS.append(Recipe(name, says, build, files, rules, truth, fill, computed_in, because))
+            MODELS.append(Recipe(name, says, build, files, rules, truth, fill, computed_in, because, refused))
         return build
 
     return declare
@@ -218,7 +222,7 @@ def record(engine, recipe, out):
     np.savez(os.path.join(out, "io.npz"), **tensors)
     facts.update(
         says=recipe.says, files=files, rules=recipe.rules, computed_in=recipe.computed_in, because=recipe.because,
-        reloaded=reloaded,
+        refused=recipe.refused, reloaded=reloaded,
     )
     facts.setdefault("versions", {}).update(numpy=np.__version__, python=platform.python_version())
     with open(os.path.join(out, "facts.json"), "w") as file:

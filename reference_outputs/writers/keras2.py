@@ -259,7 +259,11 @@ def _(rng):
     return Model(x, [layers.Dense(3)(block(layers.add([a, b]))), a]), [normal(rng, 3, 5)]
 
 
-@recipe("shared", "A layer of two models: stored twice in an old file, once in a new one and counted in another way than by Keras 3.")
+@recipe(
+    "shared",
+    "A layer of two models: stored twice in an old file, once in a new one and counted in another way than by Keras 3.",
+    refused="is shared with a model inside" if WRITER == "tf-2.8" else None,
+)
 def _(rng):
     shared = layers.Dense(5, name="shared/dense")
     i = Input((5,))
@@ -549,8 +553,20 @@ def _(rng):
     # Keras: Normalization's weights are set by adapt.
     normalization = P("Normalization")(axis=-1)
     normalization.adapt(normal(rng, 20, 6, 6, 3) * 2 + 1)
-    model = Sequential([Input((8, 8, 3)), P("RandomFlip")(), P("RandomCrop")(7, 7) if TF_VERSION < (2, 9) else P("RandomTranslation")(0.1, 0.1), P("RandomRotation")(0.2), P("Rescaling")(2.0, offset=-0.5), P("CenterCrop")(6, 6), P("Resizing")(5, 4), normalization, P("RandomZoom")(0.2)])
+    model = Sequential([Input((8, 8, 3)), P("RandomFlip")(), P("RandomCrop")(7, 7) if (2, 7) <= TF_VERSION < (2, 9) else P("RandomTranslation")(0.1, 0.1), P("RandomRotation")(0.2), P("Rescaling")(2.0, offset=-0.5), P("CenterCrop")(6, 6), P("Resizing")(5, 4), normalization, P("RandomZoom")(0.2)])
     return model, [rng.uniform(0, 1, (2, 8, 8, 3)).astype("float32")]
+
+
+@recipe("training_only", "A layer that acts in training acts, or an added loss or metric takes part.", when=NEW)
+def _(rng):
+    x = Input((6, 6, 2))
+    y = preprocessing("RandomWidth")(0.3)(preprocessing("RandomHeight")(0.3)(x))
+    y = layers.experimental.SyncBatchNormalization()(layers.Conv2D(3, 2)(y))
+    y = layers.GlobalAveragePooling2D()(y)
+    model = Model(x, layers.Dense(2)(y))
+    model.add_loss(TF.reduce_mean(y))
+    model.add_metric(TF.reduce_sum(y), name="sum", aggregation="mean")
+    return model, [normal(rng, 2, 6, 6, 2)]
 
 
 @recipe("preprocessing_numbers", "Bins, categories or integers of a vocabulary off by one.", when=NEW, rules=["copy", "copy", "elementwise"], fill=False)

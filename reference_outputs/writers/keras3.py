@@ -274,7 +274,7 @@ def _(rng):
     return quantized("int8")
 
 
-@recipe("int4", "Nibbles packed along the other axis: before 3.15 along the inputs.", when=QUANTIZES and (3, 11) <= VERSION, truth=False, fill=False)
+@recipe("int4", "Nibbles packed along the other axis: before 3.15 along the inputs.", when=QUANTIZES and (3, 11) <= VERSION, truth=False, fill=False, refused="int4 as Keras 3.13" if VERSION < (3, 14) else None)
 def _(rng):
     return quantized("int4")
 

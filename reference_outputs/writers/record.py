@@ -185,6 +185,8 @@ def case_files(writer: Writer, stage: pathlib.Path, others: dict[str, dict]) -> 
         case["outputs"] = [o | {"tolerance": t} for o, t in zip(case["outputs"], tolerances, strict=True)]
     if facts["because"]:
         case["because"] = facts["because"]
+    if facts["refused"]:
+        case["expect"] = f"refused: {facts['refused']}"
     case |= {"noise": noise, "reopened": opened}
     case |= {key: facts[key] for key in ("keras_version", "backend", "versions")}
     files = {"io.safetensors": today.packed(arrays), "case.json": (json.dumps(case, indent=1) + "\n").encode()}

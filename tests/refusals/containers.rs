@@ -259,14 +259,14 @@ fn shards_that_do_not_fit_their_map_are_refused() {
             says: "FOLDER/sharded.weights.json › weight_map: expected an object of groups and their files",
         },
         Case {
-            is: "a file that the map lists for other groups",
+            is: "a group that the map does not list",
             error: || {
                 sharded(|map, _| {
-                    map["weight_map"][KERNEL] = json!("sharded_00000.weights.h5");
-                    map["weight_map"]["/vars"] = json!("sharded_00001.weights.h5");
+                    map["weight_map"].as_object_mut().unwrap().remove(KERNEL);
+                    map["weight_map"]["/vars"] = json!(["sharded_00000.weights.h5", "sharded_00001.weights.h5"]);
                 })
             },
-            says: "FOLDER/sharded.weights.json › sharded_00001.weights.h5 › layers/dense/vars/1: the weight map does not list /layers/dense/vars for this file",
+            says: "FOLDER/sharded.weights.json › sharded_00000.weights.h5 › layers/dense/vars/0: the weight map does not list /layers/dense/vars",
         },
         Case {
             is: "a group that is in one of its files only",

@@ -7,8 +7,8 @@ pub(crate) const WEIGHT_MAP: &str = "weight_map";
 
 /// The arrays of the files that the weight map `map` names, which lie in `folder`; with the names of those files.
 ///
-/// The map is the authority. A file's array counts only where the map lists its group for that file: Keras looks for a
-/// group nowhere else, but in whichever file it happens to have open.
+/// An array counts where the map lists its group, be it for another file: of a group that goes over several files Keras 3.10
+/// lists the first alone, and cannot read it again.
 ///
 /// Source: keras/src/saving/saving_lib.py (`ShardedH5IOStore`).
 pub(crate) fn open(map: &Value, folder: &Folder, limits: &Limits) -> Result<(Arrays, Vec<String>)> {
@@ -28,8 +28,8 @@ pub(crate) fn open(map: &Value, folder: &Folder, limits: &Limits) -> Result<(Arr
         for path in file.paths() {
             // Keras: the keys begin with a slash.
             let group = format!("/{}", path.rsplit_once('/').map_or("", |(group, _)| group));
-            if !groups.get(group.as_str()).is_some_and(|files| files.contains(name)) {
-                let what = format!("the weight map does not list {} for this file", shown(&group));
+            if !groups.contains_key(group.as_str()) {
+                let what = format!("the weight map does not list {}", shown(&group));
                 return Err(Error::new(ErrorKind::Damaged, file.place(path), what));
             }
         }
