@@ -216,8 +216,18 @@ fn transposed_as<S: Copy + Sync, T: Copy + Default + Send + Sync>(
     columns: usize,
     read: impl Fn(S) -> T + Sync,
 ) -> Vec<T> {
+    /// What lies in the nearest cache, as the filters of a convolution do, is transposed before a tile is cleared.
+    const SMALL: usize = 4096;
     let mut out = vec![T::default(); from.len()];
-    if rows.checked_mul(columns) == Some(from.len()) && !from.is_empty() {
+    if rows.checked_mul(columns) != Some(from.len()) || from.is_empty() {
+        return out;
+    }
+    if from.len() <= SMALL || rows == 1 || columns == 1 {
+        for (column, out) in out.chunks_exact_mut(rows).enumerate() {
+            let column = from.iter().skip(column).step_by(columns);
+            out.iter_mut().zip(column).for_each(|(out, from)| *out = read(*from));
+        }
+    } else {
         in_parts(&mut out, rows, |first, out| transpose(from, rows, columns, first, out, &read));
     }
     out
