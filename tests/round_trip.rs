@@ -34,7 +34,12 @@ fn every_weight_goes_back_to_the_bytes_of_the_file() {
         assert_eq!(vars.len(), report.loaded.len());
         // Where candle has several variables for one array, they are its parts, one after another.
         let mut arrays: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        let old = ["keras-1.2.2", "theano", "cudnn"].iter().any(|part| archive.name().contains(part));
         for weight in report.loaded.iter().filter(|weight| weight.stored == Dtype::Float32) {
+            if weight.reordered {
+                assert!(old, "{}: {} is reordered", archive.name(), weight.name);
+                continue;
+            }
             let numbers = vars[&weight.name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let back = weight.layout.to_keras(numbers, &weight.layout.keras_shape(&weight.shape));
             let bytes = back.iter().flat_map(|number| number.to_le_bytes());

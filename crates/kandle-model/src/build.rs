@@ -259,9 +259,8 @@ impl<'a> Builder<'a> {
         // in Keras 3.
         let operation = class.is_some_and(|class| class.is_operation());
         let known = layer.shared_object_id.is_some_and(|id| self.shared.contains_key(&id));
-        let takes_number =
-            !operation && !(known && dialect::is_legacy(kandle_format::keras_major(self.context.keras_version)));
-        let name = if takes_number { groups.next(&layer.class) } else { String::new() };
+        let legacy = dialect::is_legacy(kandle_format::keras_major(self.context.keras_version));
+        let name = if operation || (known && legacy) { String::new() } else { groups.next(&layer.class) };
         if let Some(known) = layer.shared_object_id.and_then(|id| self.shared.get(&id)).cloned() {
             if let (Member::Layer(definition), Some(_)) = (&known, within.legacy) {
                 self.in_legacy(*definition, &layer.name, within);

@@ -42,8 +42,11 @@ pub struct LoadedWeight {
     pub from: String,
     /// Its dtype in the file. Floats of another dtype than the variable's are cast, as Keras does.
     pub stored: Dtype,
-    /// How the order of its numbers differs from the file's.
+    /// How the order of its numbers differs from Keras's.
     pub layout: Layout,
+    /// Whether the file has them in another order than Keras 3 has, or in several arrays: those of Keras 1, of Keras on
+    /// Theano, and of cuDNN.
+    pub reordered: bool,
 }
 
 impl fmt::Display for LoadReport {
@@ -51,8 +54,9 @@ impl fmt::Display for LoadReport {
         let numbers: usize = self.loaded.iter().map(|weight| weight.shape.iter().product::<usize>()).sum();
         write!(f, "{}: {} weights, {numbers} numbers", self.file, self.loaded.len())?;
         for weight in &self.loaded {
-            let LoadedWeight { name, shape, from, layout, stored } = weight;
-            write!(f, "\n  {name} {shape:?} from {from} ({stored}), {layout}")?;
+            let LoadedWeight { name, shape, from, layout, stored, reordered } = weight;
+            let older = if *reordered { "in an older order, " } else { "" };
+            write!(f, "\n  {name} {shape:?} from {from} ({stored}), {older}{layout}")?;
         }
         for (group, arrays) in &self.ignored {
             write!(f, "\n  ignored: {group}, {arrays} arrays")?;
@@ -271,6 +275,7 @@ fn load<'a, T>(
         from: found.source.path().to_owned(),
         stored: found.source.dtype().unwrap_or(Dtype::Float32),
         layout: found.weight.layout,
+        reordered: !found.source.is_as_it_is(),
     };
     let report = LoadReport {
         file: archive.name().to_owned(),

@@ -183,7 +183,14 @@ fn read(map: &WeightMap, tensors: &SafeTensors<'_>, device: &Device) -> Result<(
             Ok(var) => {
                 vars.insert(name.clone(), var);
                 let (shape, stored) = (weight.candle_shape(), weight.dtype.unwrap_or(Dtype::Float32));
-                loaded.push(LoadedWeight { name: name.clone(), shape, from: name, stored, layout: Layout::AsIs });
+                loaded.push(LoadedWeight {
+                    name: name.clone(),
+                    shape,
+                    from: name,
+                    stored,
+                    layout: Layout::AsIs,
+                    reordered: false,
+                });
             }
             Err(what) => problems.push(problem(ErrorKind::Weights, what)),
         }

@@ -55,6 +55,11 @@ impl<'a> Source<'a> {
         Self { form, ..self }
     }
 
+    /// Whether it is one array, in Keras 3's order.
+    pub(crate) fn is_as_it_is(&self) -> bool {
+        self.more.is_empty() && self.form == Form::AsIs
+    }
+
     /// Where the array lies, or the first of several.
     pub(crate) fn path(&self) -> &'a str {
         self.first.path()

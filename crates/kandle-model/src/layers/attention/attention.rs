@@ -28,6 +28,8 @@ pub(crate) struct Attention<const ADDITIVE: bool> {
     use_scale: bool,
     concat: bool,
     causal: bool,
+    /// Whether masked rows are multiplied with 0, so that their zeros have signs and NaN stays: before Keras 3.15.
+    multiplies: bool,
 }
 
 impl<const ADDITIVE: bool> KerasLayer for Attention<ADDITIVE> {
@@ -36,7 +38,7 @@ impl<const ADDITIVE: bool> KerasLayer for Attention<ADDITIVE> {
         // Keras 2 has it as a setting, Keras 3 as an argument of the call.
         let causal = fields.flag("causal", false);
         let concat = !ADDITIVE && fields.choice("score_mode", &[("dot", false), ("concat", true)]).unwrap_or(false);
-        Self { use_scale: fields.flag("use_scale", ADDITIVE), concat, causal }
+        Self { use_scale: fields.flag("use_scale", ADDITIVE), concat, causal, multiplies: !fields.is_from([3, 15, 0]) }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -108,7 +110,10 @@ impl<const ADDITIVE: bool> KerasLayer for Attention<ADDITIVE> {
         let mut ys = rounded(&matmul(&weights, &value.tensor)?, policy)?;
         if let Some(mask) = mask(0) {
             let mask = truth(mask)?.unsqueeze(D::Minus1)?.broadcast_as(ys.shape())?.contiguous()?;
-            ys = mask.where_cond(&ys, &ys.zeros_like()?)?;
+            ys = match self.multiplies {
+                true => (&ys * mask.to_dtype(ys.dtype())?)?,
+                false => mask.where_cond(&ys, &ys.zeros_like()?)?,
+            };
         }
         let weights = flag("return_attention_scores")?.then(|| query.with_tensor(weights));
         Ok(std::iter::once(query.with_tensor(ys)).chain(weights).collect())
