@@ -353,6 +353,34 @@ def _(rng):
     return Model(ids, outputs), [np.array([[3, 1, 4, 0, 0, 0], [0, 5, 9, 2, 0, 6], [5, 3, 7, 5, 8, 9]], "int32")]
 
 
+@recipe("enlarged", "An image enlarged from the corners of its pixels, as TensorFlow did up to 1.14, or from their centres.", when=takes(layers.UpSampling2D, "interpolation") and not THEANO)
+def _(rng):
+    i = Input((3, 4, 2))
+    return Model(i, [layers.UpSampling2D(2, interpolation="bilinear")(i), layers.UpSampling2D((3, 1), interpolation="bilinear")(i), layers.UpSampling2D((2, 3))(i)]), [normal(rng, 2, 3, 4, 2)]
+
+
+@recipe("time_major", "Steps and sequences of a batch exchanged, in the numbers or in the mask.", when=EAGER)
+def _(rng):
+    ids = Input((4,), dtype="int32")  # (time, batch)
+    x = layers.Embedding(10, 3, mask_zero=True)(ids)
+    x = layers.LSTM(4, return_sequences=True, time_major=True)(x)
+    x = layers.Bidirectional(layers.GRU(3, return_sequences=True, time_major=True))(x)
+    outputs = [x, layers.SimpleRNN(3, time_major=True)(x), layers.GRU(2, go_backwards=True, unroll=False, time_major=True)(x)]
+    outputs += flat(layers.LSTM(2, return_sequences=True, return_state=True, time_major=True)(x))
+    return Model(ids, outputs), [np.array([[3, 0, 1, 4], [1, 0, 5, 0], [4, 2, 0, 0], [1, 6, 3, 0], [0, 9, 0, 0], [5, 0, 2, 0]], "int32")]
+
+
+@recipe("stacked_states", "The states of stacked cells, which the last cell's came first of up to 2.2.2.", when=API == "keras" and has("RNN", "LSTMCell", "GRUCell"))
+def _(rng):
+    ids, h, c, g = Input((6,), dtype="int32"), Input((3,)), Input((3,)), Input((3,))
+    x = layers.Embedding(10, 3, mask_zero=True)(ids)
+    cells = [layers.GRUCell(3), layers.LSTMCell(3)]
+    outputs = flat(layers.RNN(cells, return_sequences=True, return_state=True)(x, initial_state=[h, c, g]))
+    outputs += flat(layers.RNN([layers.LSTMCell(3), layers.GRUCell(3)], return_state=True)(outputs[0]))
+    ids_of_batch = np.array([[3, 1, 4, 0, 0, 0], [0, 5, 9, 2, 0, 6], [5, 3, 7, 5, 8, 9]], "int32")
+    return Model([ids, h, c, g], outputs), [ids_of_batch] + [normal(rng, 3, 3) for _ in range(3)]
+
+
 @recipe("volumes", "A third axis swapped, a convolution of its own at each place read as one, the gates of a ConvLSTM2D.", truth=True)
 def _(rng):
     cube, frames, line = Input((5, 4, 4, 2)), Input((3, 4, 4, 2)), Input((6, 3))

@@ -7,6 +7,7 @@ mod containers;
 mod files;
 mod forms;
 mod harm;
+mod questions;
 mod variables;
 
 use candle_core::{DType, Device, Tensor};

@@ -360,6 +360,7 @@ impl Archive {
         };
         let mut config = config.map_err(|error| error.in_file(&self.name))?;
         config.compiled |= self.compiled;
+        config.backend = self.backend.clone().or(config.backend);
         config.legacy |= self.container == Container::Legacy;
         config.assets.extend(self.assets.clone());
         Ok(config)

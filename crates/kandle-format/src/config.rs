@@ -20,6 +20,8 @@ pub struct ModelConfig {
     pub name: String,
     /// The version of Keras that wrote it; `None` for Keras 1.
     pub keras_version: Option<String>,
+    /// What Keras ran on when it wrote it: `tensorflow`, `theano`, …; `None` where the file does not say.
+    pub backend: Option<String>,
     /// The layers, in the order of the file.
     pub layers: Vec<LayerConfig>,
     /// The model's own `config`, as it stands in the file.
@@ -111,6 +113,7 @@ impl ModelConfig {
             class: envelope.class,
             registered_name: envelope.registered_name,
             keras_version,
+            backend: value.get("backend").and_then(Value::as_str).map(str::to_owned),
             layers: layers.iter().enumerate().map(read).collect::<Result<_>>()?,
             compiled: value.get("compile_config").and_then(Value::as_object).is_some_and(|config| !config.is_empty()),
             legacy: value.get(ORIGIN).and_then(|origin| origin.get("legacy")) == Some(&Value::Bool(true)),

@@ -1,7 +1,10 @@
 //! Keras's activation functions, by name. Source: keras/src/activations/activations.py and keras/src/backend/*/nn.py.
 
 use candle_core::{D, DType, Result, Tensor, bail};
-use kandle_format::{Dtype, ErrorKind, Problem, json::Value};
+use kandle_format::{
+    Dtype, ErrorKind, Problem,
+    json::{self, Value},
+};
 
 use crate::{
     Family, Fields, Inner, Policy, Spec, dialect,
@@ -91,8 +94,29 @@ const NAMES: &[(&str, Function)] = &[
     ("sparsemax", Function::Sparsemax),
 ];
 
-/// What names stood for in Keras 1 and 2 where that was something else.
-const OLD_NAMES: &[(&str, Function)] = &[("hard_sigmoid", Function::OldHardSigmoid)];
+/// What names stand for in Keras 1 and 2, or, where Keras had no such function yet, in every program that had.
+///
+/// Keras: these versions write a function of the user's own by its bare name. A `gelu` before 2.4 may be either of two, the
+/// slope of a `leaky_relu` any.
+const OLD_NAMES: &[(&str, Function)] = &[
+    ("linear", Function::Linear),
+    ("relu", Function::Relu),
+    ("relu6", Function::Relu6),
+    ("softmax", Function::Softmax),
+    ("elu", Function::Elu),
+    ("selu", Function::Selu),
+    ("softplus", Function::Softplus),
+    ("softsign", Function::Softsign),
+    ("silu", Function::Silu),
+    ("swish", Function::Silu),
+    ("tanh", Function::Tanh),
+    ("sigmoid", Function::Sigmoid),
+    ("exponential", Function::Exponential),
+    ("hard_sigmoid", Function::OldHardSigmoid),
+    ("mish", Function::Mish),
+    ("log_softmax", Function::LogSoftmax),
+    ("gelu", Function::Gelu),
+];
 
 /// Slope of `leaky_relu` as a name. Keras: the LeakyReLU layer's default is 0.3.
 const LEAKY_SLOPE: f64 = 0.2;
@@ -103,7 +127,7 @@ impl Activation {
     /// The activation that the value of `key` stands for: a name, a serialized function of Keras's own, or a layer.
     /// What is not understood is noted in `fields`.
     pub(crate) fn read(fields: &mut Fields<'_>, key: &str, value: &Value) -> Self {
-        if let Some(function) = Function::read(value, fields.keras_major()) {
+        if let Some(function) = Function::read(value, fields) {
             return Self::Function(function);
         }
         let class = value.get("class_name").and_then(Value::as_str).unwrap_or_default();
@@ -115,6 +139,13 @@ impl Activation {
             }
             _ if value.get("config").is_some_and(Value::is_object) => {
                 fields.unsupported(key, &Value::from(class), "built-in activations and activation layers")
+            }
+            _ if dialect::is_legacy(fields.keras_major()) && value.as_str().and_then(Function::named).is_some() => {
+                let version = kandle_format::shown(fields.context().keras_version.unwrap_or("1"));
+                let name = json::shown(value);
+                fields.refuse(format!(
+                    "{key} = {name} is not of Keras {version}, but a function of the program that wrote the file, which does not say what it computes"
+                ));
             }
             _ => fields.unsupported(key, value, "the names of built-in activations"),
         }
@@ -173,8 +204,8 @@ impl Activation {
 }
 
 impl Function {
-    /// The function a configuration value of Keras `major` stands for: a name, or a serialized function that is Keras's own.
-    fn read(value: &Value, major: u32) -> Option<Self> {
+    /// The function a configuration value stands for: a name, or a serialized function that is Keras's own.
+    fn read(value: &Value, fields: &Fields<'_>) -> Option<Self> {
         let name = match value {
             Value::String(name) => name,
             object => {
@@ -186,8 +217,16 @@ impl Function {
                 text("config").filter(|_| own && function)?
             }
         };
-        let old = if dialect::is_legacy(major) { OLD_NAMES } else { &[] };
-        old.iter().chain(NAMES).find(|entry| entry.0 == name).map(|entry| entry.1)
+        if !dialect::is_legacy(fields.keras_major()) {
+            return Self::named(name);
+        }
+        let function = OLD_NAMES.iter().find(|entry| entry.0 == name).map(|entry| entry.1);
+        function.filter(|function| *function != Self::Gelu || fields.is_from([2, 4, 0]))
+    }
+
+    /// The function that Keras 3 has under that name.
+    fn named(name: &str) -> Option<Self> {
+        NAMES.iter().find(|entry| entry.0 == name).map(|entry| entry.1)
     }
 
     /// Every name Keras has for an activation, aliases included.

@@ -32,6 +32,8 @@ pub(crate) const MANY_POLICIES: &str =
 pub(crate) struct Context<'a> {
     /// The version of Keras that wrote the file.
     pub keras_version: Option<&'a str>,
+    /// Whether Keras ran on Theano then.
+    pub on_theano: bool,
     /// The files that lie beside the configuration, such as vocabularies, by path.
     pub assets: Option<&'a BTreeMap<String, Vec<u8>>>,
     /// The layer's own group in the weight store, which is its folder among the assets too.
@@ -47,7 +49,15 @@ pub(crate) struct Context<'a> {
 /// Settings without a file are those of Keras 3.
 impl Default for Context<'_> {
     fn default() -> Self {
-        Self { keras_version: Some("3"), assets: None, group: "", legacy: false, is_inner: false, custom: None }
+        Self {
+            keras_version: Some("3"),
+            on_theano: false,
+            assets: None,
+            group: "",
+            legacy: false,
+            is_inner: false,
+            custom: None,
+        }
     }
 }
 

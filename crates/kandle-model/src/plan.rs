@@ -146,6 +146,7 @@ impl Plan {
         let version = config.keras_version.as_deref();
         let context = Context {
             keras_version: version,
+            on_theano: config.backend.as_deref() == Some("theano"),
             assets: Some(&config.assets),
             group: "",
             legacy: config.legacy,

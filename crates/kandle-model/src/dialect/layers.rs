@@ -355,6 +355,27 @@ pub(super) fn name_order_of_axes(layer: &mut LayerConfig, model: &ModelConfig) -
     }
 }
 
+/// What must be known about an image that a layer of `model` enlarges between its pixels.
+///
+/// Keras: TensorFlow 1.15 places pixels in another way than 1.13 and 1.14 do, all of which call themselves 2.2.4-tf. From
+/// 1.15 on an InputLayer says whether it is `ragged`.
+pub(super) fn question_of_pixels(layer: &LayerConfig, model: &ModelConfig) -> Option<Problem> {
+    let enlarges = |class: Option<&str>, config: Option<&Map<String, Json>>| {
+        class == Some("UpSampling2D")
+            && config.and_then(|config| config.get("interpolation")).and_then(Json::as_str) == Some("bilinear")
+    };
+    let inner = layer.config.get("layer").unwrap_or(&Json::Null);
+    let found = enlarges(Some(&layer.class), Some(&layer.config))
+        || enlarges(inner.get("class_name").and_then(Json::as_str), inner.get("config").and_then(Json::as_object));
+    let newer = || model.layers.iter().any(|layer| layer.class == "InputLayer" && layer.config.contains_key("ragged"));
+    if model.keras_version.as_deref() != Some("2.2.4-tf") || !found || newer() {
+        return None;
+    }
+    let what = "interpolation = \"bilinear\" of Keras 2.2.4-tf: was it TensorFlow 1.15 or later, or before? They differ, and \
+                the file does not say. Save the model with TensorFlow 2.2 or later";
+    Some(Problem::new(ErrorKind::Unsupported, &layer.at, what))
+}
+
 fn orders_in(value: &Json, found: &mut BTreeSet<String>) {
     match value {
         Json::Array(items) => items.iter().for_each(|item| orders_in(item, found)),

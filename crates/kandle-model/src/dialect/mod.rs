@@ -84,6 +84,7 @@ pub(crate) fn model<'a>(config: &'a ModelConfig, problems: &mut Vec<Problem>) ->
         if let Err(problem) = layers::name_order_of_axes(&mut layer, config) {
             problems.push(problem);
         }
+        problems.extend(layers::question_of_pixels(&layer, config));
         if let Err(found) = self::layer(&mut layer, config.keras_version.as_deref()) {
             problems.extend(found);
         }

@@ -7,11 +7,14 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::window::{pad, select};
 
-/// How a pixel between others is found. Keras 3 knows the first six; all are in `tf.image.resize`, which Keras 2 called.
+/// How a pixel between others is found. Those that Keras 3 names are among [`NAMES`](Self::NAMES), as are those of
+/// `tf.image.resize`, which Keras 2 called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interpolation {
     Nearest,
     Bilinear,
+    /// As TensorFlow 1 did it: pixels are where their first corners are, not their centres.
+    BilinearOfCorners,
     Bicubic,
     Lanczos3,
     Lanczos5,
@@ -39,7 +42,8 @@ impl Interpolation {
     }
 }
 
-/// `xs` `(batch, height, width, channels)` resized to `height` and `width`, pixel centres at half numbers.
+/// `xs` `(batch, height, width, channels)` resized to `height` and `width`, pixel centres at half numbers but for
+/// `BilinearOfCorners`.
 ///
 /// `Nearest` keeps the dtype, integers too; every other interpolation gives float32 whatever comes in, as in TensorFlow.
 /// `antialias` widens the kernel by the factor of a reduction; `Nearest` and `Area` do not know it.
@@ -72,7 +76,8 @@ pub(crate) fn resize(
     match interpolation {
         Interpolation::Nearest => Ok(xs),
         Interpolation::Bilinear if antialias => weigh(Kernel::Triangle),
-        Interpolation::Bilinear => between(&between(&xs, 2, width)?, 1, height),
+        Interpolation::Bilinear => between(&between(&xs, 2, width, centre)?, 1, height, centre),
+        Interpolation::BilinearOfCorners => between(&between(&xs, 2, width, corner)?, 1, height, corner),
         Interpolation::Bicubic if antialias => weigh(Kernel::KeysCubic),
         Interpolation::Bicubic => {
             let rows = weighted(&xs, 1, &cubic(from_height, height))?;
@@ -103,6 +108,11 @@ fn centre(index: usize, scale: f32) -> f32 {
     (index as f32 + 0.5) * scale - 0.5
 }
 
+/// The position in the source of the first corner of pixel `index`.
+fn corner(index: usize, scale: f32) -> f32 {
+    index as f32 * scale
+}
+
 /// `at` as the number of a pixel, the first or last where it lies outside.
 fn bounded(at: f32, size: usize) -> usize {
     (at.max(0.0) as usize).min(size - 1)
@@ -113,9 +123,9 @@ fn nearest(from: usize, to: usize) -> Vec<usize> {
 }
 
 /// Bilinear along one axis, in TensorFlow's form `lower + (upper − lower) · fraction`.
-fn between(xs: &Tensor, axis: usize, to: usize) -> Result<Tensor> {
+fn between(xs: &Tensor, axis: usize, to: usize, place: fn(usize, f32) -> f32) -> Result<Tensor> {
     let from = xs.dim(axis)?;
-    let at: Vec<f32> = (0..to).map(|index| centre(index, scale(from, to))).collect();
+    let at: Vec<f32> = (0..to).map(|index| place(index, scale(from, to))).collect();
     let lower = select(xs, axis, &at.iter().map(|at| bounded(at.floor(), from)).collect::<Vec<usize>>())?;
     let upper = select(xs, axis, &at.iter().map(|at| bounded(at.ceil(), from)).collect::<Vec<usize>>())?;
     let fraction = along(xs, axis, at.iter().map(|at| at - at.floor()).collect())?;

@@ -30,14 +30,23 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
         let nearest = Interpolation::Nearest;
+        let mut interpolation = match AXES {
+            2 => fields.choice("interpolation", Interpolation::NAMES).unwrap_or(nearest),
+            _ => nearest,
+        };
+        // Keras: until TensorFlow 1.15, and in all versions before it became part of TensorFlow.
+        let old = fields.is_older_than_tensorflows() || !fields.is_from([2, 2, 4]);
+        if interpolation == Interpolation::Bilinear && old {
+            if fields.context().on_theano {
+                fields.refuse("interpolation: \"bilinear\" of Keras on Theano is not supported");
+            }
+            interpolation = Interpolation::BilinearOfCorners;
+        }
         Self {
             size: fields.sizes("size", AXES, 2),
             // Keras: sequences are channels-last only.
             channels_first: AXES > 1 && fields.channels_first(),
-            interpolation: match AXES {
-                2 => fields.choice("interpolation", Interpolation::NAMES).unwrap_or(nearest),
-                _ => nearest,
-            },
+            interpolation,
         }
     }
 

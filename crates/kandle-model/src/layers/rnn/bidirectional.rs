@@ -109,7 +109,8 @@ impl KerasLayer for Bidirectional {
             };
         let (ys, states) = run(&self.forward, of_forward, weights)?;
         let (ys_reversed, more_states) = run(&self.backward, of_backward, more_weights)?;
-        let ys_reversed = if self.forward.layer.return_sequences { reversed(&ys_reversed)? } else { ys_reversed };
+        let axis = self.forward.layer.time_axis();
+        let ys_reversed = if self.forward.layer.return_sequences { reversed(&ys_reversed, axis)? } else { ys_reversed };
         let outputs = match self.merge {
             Merge::Concat => vec![Tensor::cat(&[ys, ys_reversed], D::Minus1)?],
             Merge::Sum => vec![(ys + ys_reversed)?],
@@ -189,15 +190,16 @@ fn verify(fields: &mut Fields<'_>, forward: &Recurrent, backward: &Recurrent) {
         ("stateful", forward.stateful == backward.stateful),
         ("return_sequences", forward.return_sequences == backward.return_sequences),
         ("return_state", forward.return_state == backward.return_state),
+        ("time_major", forward.time_major == backward.time_major),
     ];
     for (key, _) in same.iter().filter(|(_, same)| !same) {
         fields.wrong(format!("layer and backward_layer: expected the same {key}"));
     }
 }
 
-/// The steps in the opposite order.
-fn reversed(sequences: &Tensor) -> Result<Tensor> {
-    let time = i64::try_from(sequences.dim(1)?)?;
+/// The steps, along `axis`, in the opposite order.
+fn reversed(sequences: &Tensor, axis: usize) -> Result<Tensor> {
+    let time = i64::try_from(sequences.dim(axis)?)?;
     let order = Tensor::arange_step(time - 1, -1, -1, sequences.device())?;
-    sequences.contiguous()?.index_select(&order, 1)
+    sequences.contiguous()?.index_select(&order, axis)
 }

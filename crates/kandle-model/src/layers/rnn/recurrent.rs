@@ -2,12 +2,13 @@
 //!
 //! Shapes: sequences `(batch, time, …)`; result `(batch, …)`, the last step's output, or `(batch, time, …)` with
 //! `return_sequences`; with `return_state` the last states follow. `go_backwards` takes the steps from the last to the first
-//! and leaves the outputs in that order. States start at zero, unless `initial_state` gives them.
+//! and leaves the outputs in that order. States start at zero, unless `initial_state` gives them. With `time_major`, which
+//! Keras 2 has, sequences, masks and results of `return_sequences` are `(time, batch, …)`.
 //!
 //! At a masked step the states stay as they were. Keras: the output there is that of the step before, and 0 before the
 //! first step that counts, whatever the initial state is; with `zero_output_for_mask` it is 0 at every masked step. This is
-//! what TensorFlow does; JAX repeats the state instead, and so did Keras before it became part of TensorFlow. Keras: an unrolled loop that goes backwards sets the outputs to 0
-//! by the mask in its own order, not in that of the outputs, so others than the masked ones.
+//! what TensorFlow does; JAX repeats the state instead, and so did Keras before 2.3. Keras: an unrolled loop that goes
+//! backwards sets the outputs to 0 by the mask in its own order, not in that of the outputs, so others than the masked ones.
 //!
 //! A model is immutable here, so a layer with `stateful` runs as it does the first time after loading: from zero states. A
 //! graph that calls one twice is refused: its second call would begin where the first ended.
@@ -21,7 +22,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::cell::{Cell, weight};
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight, dialect,
+    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight,
     layers::cannot,
     numeric::{cast, storage},
 };
@@ -35,33 +36,31 @@ pub(super) struct Recurrent {
     pub go_backwards: bool,
     pub stateful: bool,
     pub zero_output_for_mask: bool,
+    pub time_major: bool,
     unroll: bool,
-    /// The state that is the output of a masked step, where that is not the output of the step before.
-    masked_output: Option<usize>,
+    /// Whether the first state is the output of a masked step, not the output of the step before.
+    gives_first_state: bool,
 }
 
 impl Recurrent {
     /// Reads the layer with a cell of the kind `C`.
     pub(super) fn read<C: Cell + 'static>(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        fields.only("time_major", &false.into());
         let cell = C::read(fields);
         let unroll = fields.flag("unroll", false);
-        // Keras: before it became part of TensorFlow, a masked step gave the first state; from 2.2.3 on that is the first of
-        // the first cell.
-        let masked_output = match fields.is_older_than_tensorflows() && !unroll {
-            true if dialect::is_from(fields.context().keras_version, [2, 2, 3]) => Some(0),
-            true => Some(cell.output_state()),
-            false => None,
-        };
+        // Keras: a masked step gave the first state, whichever cell's that is, until 2.3 left the loop to TensorFlow. On
+        // Theano it never did.
+        let gives_first_state =
+            fields.is_older_than_tensorflows() && !fields.is_from([2, 3, 0]) && !fields.context().on_theano && !unroll;
         Self {
             cell: Box::new(cell),
-            masked_output,
+            gives_first_state,
             return_sequences: fields.flag("return_sequences", false),
             return_state: fields.flag("return_state", false),
             go_backwards: fields.flag("go_backwards", false),
             stateful: fields.flag("stateful", false),
             zero_output_for_mask: fields.flag("zero_output_for_mask", false),
+            time_major: fields.flag("time_major", false),
             unroll,
         }
     }
@@ -76,8 +75,9 @@ impl Recurrent {
             go_backwards,
             stateful,
             zero_output_for_mask: false,
+            time_major: false,
             unroll: false,
-            masked_output: None,
+            gives_first_state: false,
         }
     }
 
@@ -87,7 +87,7 @@ impl Recurrent {
             let owner = if weight.owner.is_empty() { "cell".to_owned() } else { format!("cell/{}", weight.owner) };
             Weight { owner, ..weight }
         };
-        Ok(self.cell.weights(&step_of(sequences)?, suffix)?.into_iter().map(owned).collect())
+        Ok(self.cell.weights(&self.step_of(sequences)?, suffix)?.into_iter().map(owned).collect())
     }
 
     pub(super) fn weight_count(&self) -> usize {
@@ -100,17 +100,34 @@ impl Recurrent {
 
     /// The shapes of the output and, with `return_state`, of the states.
     pub(super) fn output(&self, sequences: &Shape) -> std::result::Result<Vec<Shape>, String> {
-        let states = self.cell.states(&step_of(sequences)?)?;
+        let states = self.cell.states(&self.step_of(sequences)?)?;
         let Shape(mut axes) = states.get(self.cell.output_state()).cloned().ok_or("a cell without a state")?;
         if self.return_sequences {
-            axes.insert(1, sequences.0.get(1).copied().flatten());
+            let axis = self.time_axis();
+            axes.insert(axis, sequences.0.get(axis).copied().flatten());
         }
         let states = if self.return_state { states } else { Vec::new() };
         Ok(std::iter::once(Shape(axes)).chain(states).collect())
     }
 
+    /// The axis of sequences that is time.
+    pub(super) fn time_axis(&self) -> usize {
+        if self.time_major { 0 } else { 1 }
+    }
+
+    /// The shape of one step, without the axis of time.
+    fn step_of(&self, sequences: &Shape) -> std::result::Result<Shape, String> {
+        let Shape(mut axes) = sequences.clone();
+        if axes.len() < 3 {
+            let expected = if self.time_major { "(time, batch, …)" } else { "(batch, time, …)" };
+            return Err(format!("expected sequences of {expected}, found {sequences}"));
+        }
+        axes.remove(self.time_axis());
+        Ok(Shape(axes))
+    }
+
     /// The output, `(batch, …)` or `(batch, time, …)`, and the last states. `initial` holds all states or none; `mask` is
-    /// `(batch, time)`, of any dtype.
+    /// `(batch, time)`, of any dtype. With `time_major` time comes before batch.
     pub(super) fn run(
         &self,
         sequences: &Tensor,
@@ -118,20 +135,23 @@ impl Recurrent {
         mask: Option<&Tensor>,
         weights: &[Tensor],
     ) -> Result<(Tensor, Vec<Tensor>)> {
-        let Some((&[batch, time], rest)) = sequences.dims().split_first_chunk::<2>() else {
-            bail!("expected sequences of (batch, time, …), found {:?}", sequences.dims())
+        // Rows of (time, batch), here and in the mask.
+        let first = self.time_axis();
+        let steps = if sequences.rank() > first { sequences.transpose(0, first)? } else { sequences.clone() };
+        let Some((&[time, batch], rest)) = steps.dims().split_first_chunk::<2>() else {
+            bail!("expected sequences with axes of time and batch, found {:?}", sequences.dims())
         };
         if time == 0 {
             bail!("expected sequences of at least one step, found {:?}", sequences.dims())
         }
         let weights = self.cell.prepare(weights)?;
-        // What depends on the input alone, for all steps at once: rows of (time, batch).
+        // What depends on the input alone, for all steps at once.
         let rows: Vec<usize> = std::iter::once(time * batch).chain(rest.iter().copied()).collect();
-        let projected = self.cell.project(&sequences.transpose(0, 1)?.contiguous()?.reshape(rows)?, &weights)?;
+        let projected = self.cell.project(&steps.contiguous()?.reshape(rows)?, &weights)?;
         let rows: Vec<usize> = [time, batch].iter().chain(projected.dims().iter().skip(1)).copied().collect();
         let projected = projected.reshape(rows)?;
-        let mut states = self.initial_states(sequences, initial, &projected)?;
-        let mask = mask.map(|mask| by_step(mask, batch, time)).transpose()?;
+        let mut states = self.initial_states(sequences, batch, initial, &projected)?;
+        let mask = mask.map(|mask| by_step(mask, first, batch, time)).transpose()?;
         if let Some(features) =
             mask.as_ref().and_then(|mask| mask.dims().get(2)).filter(|size| self.unroll && **size > 1)
         {
@@ -149,9 +169,7 @@ impl Recurrent {
                 Some(mask) => {
                     let mask = mask.get(number)?;
                     let before = match outputs.last() {
-                        _ if self.masked_output.is_some() => {
-                            weight(&states, self.masked_output.unwrap_or_default())?.clone()
-                        }
+                        _ if self.gives_first_state => weight(&states, 0)?.clone(),
                         Some(before) if self.unroll || !self.zero_output_for_mask => before.clone(),
                         _ => output.zeros_like()?,
                     };
@@ -171,15 +189,22 @@ impl Recurrent {
                 *output = kept(&mask.get(first + number)?, output, &output.zeros_like()?)?;
             }
         }
-        let output = if self.return_sequences { Tensor::stack(&outputs, 1)? } else { weight(&outputs, 0)?.clone() };
+        let output = if self.return_sequences { Tensor::stack(&outputs, first)? } else { weight(&outputs, 0)?.clone() };
         Ok((output, states))
     }
 
     /// The states that come in, or zeros.
-    fn initial_states(&self, sequences: &Tensor, initial: &[Tensor], projected: &Tensor) -> Result<Vec<Tensor>> {
+    fn initial_states(
+        &self,
+        sequences: &Tensor,
+        batch: usize,
+        initial: &[Tensor],
+        projected: &Tensor,
+    ) -> Result<Vec<Tensor>> {
         if initial.is_empty() {
             let known = Shape(sequences.dims().iter().copied().map(Some).collect());
-            let shapes = step_of(&known).and_then(|step| self.cell.states(&step)).map_err(candle_core::Error::msg)?;
+            let shapes =
+                self.step_of(&known).and_then(|step| self.cell.states(&step)).map_err(candle_core::Error::msg)?;
             let zeros = |shape: Shape| {
                 let dims: Vec<usize> = shape.0.into_iter().flatten().collect();
                 Tensor::zeros(dims, projected.dtype(), projected.device())
@@ -189,7 +214,6 @@ impl Recurrent {
         if initial.len() != self.cell.state_count() {
             bail!("initial_state: expected {} tensors, found {}", self.cell.state_count(), initial.len())
         }
-        let batch = sequences.dim(0)?;
         let state = |state: &Tensor| {
             let state = state.to_dtype(projected.dtype())?;
             // One row is a state for all of them.
@@ -208,16 +232,6 @@ impl Recurrent {
         let (output, states) = self.run(&sequences, &initial, call.given.mask(), call.weights)?;
         let states = if self.return_state { states } else { Vec::new() };
         std::iter::once(output).chain(states).map(|tensor| finished(&tensor, dtype)).collect()
-    }
-}
-
-/// The shape of one step, without the axis of time.
-fn step_of(sequences: &Shape) -> std::result::Result<Shape, String> {
-    match sequences.0.split_first_chunk::<2>() {
-        Some((&[batch, _], rest)) if !rest.is_empty() => {
-            Ok(Shape(std::iter::once(batch).chain(rest.iter().copied()).collect()))
-        }
-        _ => Err(format!("expected sequences of (batch, time, …), found {sequences}")),
     }
 }
 
@@ -253,15 +267,16 @@ pub(super) fn finished(tensor: &Tensor, dtype: Dtype) -> Result<Value> {
     Ok(Value::new(tensor.to_dtype(storage(dtype)?)?, dtype))
 }
 
-/// A mask `(batch, time, …)` as `(time, batch, 1 or …)`, 1 where the step counts.
-fn by_step(mask: &Tensor, batch: usize, time: usize) -> Result<Tensor> {
-    match mask.dims() {
-        [rows, steps, rest @ ..] if (*rows, *steps) == (batch, time) => {
-            let mask = mask.ne(&mask.zeros_like()?)?;
+/// A mask whose axis of time is `first` as `(time, batch, 1 or …)`, 1 where the step counts.
+fn by_step(mask: &Tensor, first: usize, batch: usize, time: usize) -> Result<Tensor> {
+    let steps = if mask.rank() > first { mask.transpose(0, first)? } else { mask.clone() };
+    match steps.dims() {
+        [times, rows, rest @ ..] if (*rows, *times) == (batch, time) => {
+            let mask = steps.ne(&steps.zeros_like()?)?;
             let mask = if rest.is_empty() { mask.unsqueeze(2)? } else { mask };
-            mask.transpose(0, 1)?.contiguous()
+            mask.contiguous()
         }
-        dims => bail!("expected a mask of ({batch}, {time}), found {dims:?}"),
+        _ => bail!("expected a mask of {batch} rows and {time} steps, found {:?}", mask.dims()),
     }
 }
 

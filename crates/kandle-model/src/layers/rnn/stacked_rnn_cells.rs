@@ -3,6 +3,8 @@
 //! The states are those of the first cell, of the second, and so on; the output is that of the last. In the `VarMap` the
 //! weights of the first cell lie under `cells.0`.
 //!
+//! Keras: before 2.2.3 the states of the last cell came first.
+//!
 //! Source: keras/src/layers/rnn/stacked_rnn_cells.py.
 
 use candle_core::{Result, Tensor, bail};
@@ -14,12 +16,15 @@ use crate::{Fields, Shape, Weight, plan::GroupNames};
 pub(super) struct StackedRnnCells {
     /// At least one.
     cells: Vec<InnerCell>,
+    /// Whether the states of the last cell come first.
+    last_first: bool,
 }
 
 impl Cell for StackedRnnCells {
     fn read(fields: &mut Fields<'_>) -> Self {
-        // Keras: there the states of the last cell come first.
+        // Keras: in tf.keras it changes what is planned, not what is computed.
         fields.only("reverse_state_order", &false.into());
+        let last_first = fields.is_older_than_tensorflows() && !fields.is_from([2, 2, 3]);
         let configs = match fields.take("cells") {
             Some(value) => match value.as_array() {
                 Some(configs) if !configs.is_empty() => configs.as_slice(),
@@ -33,7 +38,7 @@ impl Cell for StackedRnnCells {
                 &[]
             }
         };
-        Self { cells: configs.iter().map(|config| InnerCell::read_cell(fields, "cells", config)).collect() }
+        Self { cells: configs.iter().map(|config| InnerCell::read_cell(fields, "cells", config)).collect(), last_first }
     }
 
     fn weights(&self, input: &Shape, suffix: &str) -> std::result::Result<Vec<Weight>, String> {
@@ -53,10 +58,10 @@ impl Cell for StackedRnnCells {
     fn states(&self, input: &Shape) -> std::result::Result<Vec<Shape>, String> {
         let (mut states, mut input) = (Vec::new(), input.clone());
         for cell in &self.cells {
-            states.extend(cell.states(&input)?);
+            states.push(cell.states(&input)?);
             input = output(cell, &input)?;
         }
-        Ok(states)
+        Ok(self.in_order(states))
     }
 
     fn state_count(&self) -> usize {
@@ -64,28 +69,34 @@ impl Cell for StackedRnnCells {
     }
 
     fn output_state(&self) -> usize {
-        let before = self.cells.iter().rev().skip(1).map(Cell::state_count).sum::<usize>();
+        let others = self.cells.iter().rev().skip(1).map(Cell::state_count).sum::<usize>();
+        let before = if self.last_first { 0 } else { others };
         before + self.cells.last().map_or(0, Cell::output_state)
     }
 
     fn prepare(&self, weights: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut prepared = Vec::new();
-        for (cell, weights) in self.cells.iter().zip(self.split(weights, Cell::weight_count)?) {
+        for (cell, weights) in self.cells.iter().zip(split(self.cells.iter(), weights, Cell::weight_count)?) {
             prepared.extend(cell.prepare(weights)?);
         }
         Ok(prepared)
     }
 
     fn project(&self, xs: &Tensor, weights: &[Tensor]) -> Result<Tensor> {
-        match (self.cells.first(), self.split(weights, Cell::weight_count)?.first()) {
+        match (self.cells.first(), split(self.cells.iter(), weights, Cell::weight_count)?.first()) {
             (Some(cell), Some(weights)) => cell.project(xs, weights),
             _ => bail!("a stack of no cells"),
         }
     }
 
     fn step(&self, projected: &Tensor, states: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>> {
-        let (states, weights) = (self.split(states, Cell::state_count)?, self.split(weights, Cell::weight_count)?);
-        let mut new_states: Vec<Tensor> = Vec::new();
+        let states = if self.last_first {
+            split(self.cells.iter().rev(), states, Cell::state_count)?.into_iter().rev().collect()
+        } else {
+            split(self.cells.iter(), states, Cell::state_count)?
+        };
+        let weights = split(self.cells.iter(), weights, Cell::weight_count)?;
+        let mut new_states: Vec<Vec<Tensor>> = Vec::new();
         let mut below: Option<Tensor> = None;
         for ((cell, states), weights) in self.cells.iter().zip(states).zip(weights) {
             let projected = match &below {
@@ -94,25 +105,37 @@ impl Cell for StackedRnnCells {
             };
             let stepped = cell.step(projected, states, weights)?;
             below = Some(weight(&stepped, cell.output_state())?.clone());
-            new_states.extend(stepped);
+            new_states.push(stepped);
         }
-        Ok(new_states)
+        Ok(self.in_order(new_states))
     }
 }
 
 impl StackedRnnCells {
-    /// What of `tensors` belongs to each cell.
-    fn split<'a>(&self, mut tensors: &'a [Tensor], count: impl Fn(&InnerCell) -> usize) -> Result<Vec<&'a [Tensor]>> {
-        let mut parts = Vec::new();
-        for cell in &self.cells {
-            let Some((own, rest)) = tensors.split_at_checked(count(cell)) else {
-                bail!("the cells have fewer weights or states than they need")
-            };
-            parts.push(own);
-            tensors = rest;
+    /// What each cell has, as one list in the order of the states.
+    fn in_order<T>(&self, mut states: Vec<Vec<T>>) -> Vec<T> {
+        if self.last_first {
+            states.reverse();
         }
-        Ok(parts)
+        states.into_iter().flatten().collect()
     }
+}
+
+/// What of `tensors` belongs to each of the cells.
+fn split<'c, 't>(
+    cells: impl Iterator<Item = &'c InnerCell>,
+    mut tensors: &'t [Tensor],
+    count: impl Fn(&InnerCell) -> usize,
+) -> Result<Vec<&'t [Tensor]>> {
+    let mut parts = Vec::new();
+    for cell in cells {
+        let Some((own, rest)) = tensors.split_at_checked(count(cell)) else {
+            bail!("the cells have fewer weights or states than they need")
+        };
+        parts.push(own);
+        tensors = rest;
+    }
+    Ok(parts)
 }
 
 /// The shape of a cell's output.
