@@ -14,7 +14,7 @@ fn asked(file: &str, version: &str, edit: impl Fn(&mut Json)) -> String {
     let plan = |config: &Json| Plan::new(&ModelConfig::from_json(&config.to_string()).unwrap());
     assert!(plan(&config).is_ok() || version != archive.keras_version().unwrap(), "{file} as it was recorded");
     edit(&mut config);
-    plan(&config).err().expect("this must be refused").to_string()
+    plan(&config).expect_err("this must be refused").to_string()
 }
 
 /// The settings of the layer with the class `class` in `config`, or in its layers.
