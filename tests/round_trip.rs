@@ -230,7 +230,7 @@ fn a_bare_weights_file_fills_a_model_built_by_hand() {
 
     let error = archive.config().unwrap_err().to_string();
     assert!(error.ends_with(
-        "weights without a configuration: say which layer is which, or open the model they belong to as well"
+        "weights without a configuration: open them together with the model they belong to, or say which layer is which"
     ));
 }
 

@@ -208,7 +208,7 @@ fn pairs_that_do_not_fit_are_refused() {
         Case {
             is: "two files of weights",
             error: || pair(weights(DENSE), weights(DENSE)),
-            says: "model.json: weights without a configuration: say which layer is which, or open the model they belong to as well",
+            says: "model.json: weights without a configuration: open them together with the model they belong to, or say which layer is which",
         },
         Case {
             is: "two architectures",

@@ -68,7 +68,7 @@ fn what_is_no_keras_file_is_refused() {
         Case {
             is: "weights without a configuration",
             error: || refused(recorded(&format!("{DENSE}/model.weights.h5"))),
-            says: "model: weights without a configuration: say which layer is which, or open the model they belong to as well",
+            says: "model: weights without a configuration: open them together with the model they belong to, or say which layer is which",
         },
         Case {
             is: "no such file",

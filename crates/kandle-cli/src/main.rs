@@ -22,8 +22,8 @@ type Failure = kandle::parity::Failure;
 
 /// Opens what Keras saved and runs it on candle, with proof that the numbers are the same.
 ///
-/// kandle reads .keras files, .weights.h5 files and legacy .h5 files as they are: no Python, no conversion.
-/// What it cannot reproduce exactly it refuses, by layer, key and value.
+/// kandle reads what Keras 1, 2 and 3 saved as it is, .keras files and folders, legacy .h5 files, weights and architectures: no
+/// Python, no conversion. What it cannot reproduce exactly it refuses, by layer, key and value.
 ///
 /// Exit codes: 0 all is well, 1 it is not (the reason is on stderr), 2 the command line is wrong.
 #[derive(Debug, Parser)]

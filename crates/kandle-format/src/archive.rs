@@ -367,8 +367,7 @@ impl Archive {
     }
 
     fn no_config(&self) -> Error {
-        let what =
-            "weights without a configuration: say which layer is which, or open the model they belong to as well";
+        let what = "weights without a configuration: open them together with the model they belong to, or say which layer is which";
         Error::new(ErrorKind::Missing, "", what).in_file(&self.name)
     }
 }
