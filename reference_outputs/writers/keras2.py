@@ -516,6 +516,24 @@ def _(rng):
     return Model([x, y, image, ids], outputs), [normal(rng, 2, 3, 4), normal(rng, 2, 5, 4), normal(rng, 2, 4, 4, 2), np.array([[0, 2, 1], [1, 1, 0]], "int32")]
 
 
+@recipe("operators_more", "A function of TensorFlow with a default, an axis or a dtype of keras.ops: float32 quotients of integers, an image resized and cast back.", when=NEW)
+def _(rng):
+    x, y, image, ids = Input((3, 4)), Input((3, 4)), Input((4, 4, 4)), Input((3,), dtype="int32")
+    pixels = Input((4, 4, 1), dtype="uint8")
+    kernels = normal(rng, 2, 4, 3).astype(K.floatx()), normal(rng, 2, 3, 4, 2).astype(K.floatx())
+    outputs = [
+        TF.sort(x), TF.argsort(y, axis=1), TF.roll(x, [1, -1], [1, 2]), TF.add_n([x, y, x]), TF.math.reciprocal(y), TF.atan2(x, y),
+        TF.norm(x, axis=-1), TF.math.reduce_euclidean_norm(y, axis=[1], keepdims=True), TF.math.count_nonzero(x > 0, axis=1), TF.slice(x, [0, 1, 0], [-1, 2, 3]),
+        TF.zeros_like(x, dtype="int32"), TF.ones_like(y[:, 0], dtype="int64"), TF.fill(TF.shape(x), 2.5), TF.zeros((TF.shape(x)[0], 2)), TF.ones(TF.shape(y), K.floatx()) - y,
+        TF.range(TF.shape(x)[1]), TF.range(start=7, limit=TF.shape(x)[2], delta=-2), ids / 3, ids % 2, TF.bitwise.bitwise_and(ids, 6), TF.bitwise.bitwise_xor(ids, ids + 1),
+        TF.nn.conv1d(x, kernels[0], stride=1, padding="SAME"), TF.nn.depthwise_conv2d(image, kernels[1], [1, 1, 1, 1], "VALID"),
+        TF.image.flip_left_right(image), TF.image.flip_up_down(image), TF.nn.depth_to_space(image, 2), TF.nn.space_to_depth(image, 2),
+        TF.image.resize(pixels, [3, 6]), TF.image.resize(pixels, [3, 6], method="nearest"), TF.image.resize(image, [2, 2], method="gaussian", antialias=True),
+    ]
+    inputs = [normal(rng, 2, 3, 4), normal(rng, 2, 3, 4), normal(rng, 2, 4, 4, 4), np.array([[0, 7, -5], [1, 4, 3]], "int32"), rng.randint(0, 256, (2, 4, 4, 1)).astype("uint8")]
+    return Model([x, y, image, ids, pixels], outputs), inputs
+
+
 @recipe("operators_block", "Operators between layers with weights: an attention written by hand and its residual sum.", when=NEW)
 def _(rng):
     x = Input((4, 6))
@@ -524,6 +542,35 @@ def _(rng):
     y = layers.LayerNormalization()(x + TF.nn.softmax(scores, axis=-1) @ v)
     scale = layers.Dense(6, activation="sigmoid")(TF.reduce_mean(y, axis=1))
     return Model(x, layers.Dense(3)(y * scale[:, None, :])), [normal(rng, 2, 4, 6)]
+
+
+@recipe("masks_ended", "A mask that goes on after a layer which ended it in this version, or the mask of a step's parts taken for that of the steps.", when=NEW)
+def _(rng):
+    ids, parts = Input((6,), dtype="int32"), Input((3, 4), dtype="int32")
+    x = layers.Embedding(10, 3, mask_zero=True)(ids)
+    Rescaling = getattr(layers, "Rescaling", None) or layers.experimental.preprocessing.Rescaling
+    ends = [layers.ReLU(), Rescaling(2.0)]
+    if TF_VERSION >= (2, 12):
+        ends += [layers.Identity(), layers.Normalization(mean=0.5, variance=2.0)]
+    outputs = [layers.GlobalAveragePooling1D()(layer(x)) for layer in ends] + [layers.LSTM(2)(layers.Dense(3)(x))]
+    steps = layers.TimeDistributed(layers.Embedding(10, 3, mask_zero=True))(parts)
+    outputs.append(layers.LSTM(2)(layers.TimeDistributed(layers.GRU(3))(steps)))
+    numbers = np.array([[1, 0, 3, 4, 0, 0], [9, 8, 7, 0, 2, 6]], "int32")
+    return Model([ids, parts], outputs), [numbers, np.array([[[1, 0, 2, 0], [0, 0, 0, 0], [3, 3, 0, 1]], [[0, 5, 6, 7], [8, 0, 0, 0], [0, 0, 0, 0]]], "int32")]
+
+
+@recipe("several_axes", "Statistics or weights along several axes in another order; integers normalized to whole numbers; pixels cast back.", when=NEW)
+def _(rng):
+    x, ids, pixels = Input((3, 4, 2)), Input((3, 4), dtype="int32"), Input((3, 2, 2), dtype="uint8")
+    outputs = [
+        layers.LayerNormalization(axis=[3, 1])(x),
+        layers.LayerNormalization(axis=[1, 2, 3], epsilon=0.1)(x),
+        layers.BatchNormalization(axis=[1, 3])(x),
+        layers.BatchNormalization(axis=[1], scale=False)(x),
+        layers.LayerNormalization()(ids),
+        layers.UpSampling2D((2, 3), interpolation="bilinear")(pixels),
+    ]
+    return Model([x, ids, pixels], outputs), [normal(rng, 2, 3, 4, 2), rng.randint(-5, 9, (2, 3, 4)).astype("int32"), rng.randint(0, 256, (2, 3, 2, 2)).astype("uint8")]
 
 
 @recipe("attention", "Queries and values swapped, scores not scaled, masks of another operand, a normalization over fewer axes.", when=NEW)

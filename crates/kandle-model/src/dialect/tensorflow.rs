@@ -174,7 +174,6 @@ const OF_ONE: &[(&str, &str, &str)] = &[
     ("log_sigmoid", "LogSigmoid", rule::FLOATS),
     ("logical_not", "LogicalNot", rule::ANY),
     ("negative", "Negative", rule::SAME),
-    ("reciprocal", "Reciprocal", rule::FLOATS),
     ("relu", "Relu", rule::SAME),
     ("relu6", "Relu6", rule::SAME),
     ("round", "Round", rule::FLOATS),
@@ -193,8 +192,6 @@ const OF_ONE: &[(&str, &str, &str)] = &[
     ("swish", "Silu", rule::FLOATS),
     ("tan", "Tan", rule::FLOATS),
     ("tanh", "Tanh", rule::FLOATS),
-    ("zeros_like", "ZerosLike", rule::SAME),
-    ("ones_like", "OnesLike", rule::SAME),
 ];
 
 /// Functions of two tensors, `x` and `y`.
@@ -204,13 +201,16 @@ const OF_TWO: &[(&str, &str, &str)] = &[
     ("__operators__.ne", "NotEqual", rule::ALIKE),
     ("add", "tf.add", rule::SAME),
     ("atan2", "Arctan2", rule::FLOATS),
-    ("divide", "Divide", rule::FLOATS),
+    ("bitwise.bitwise_and", "BitwiseAnd", rule::SAME),
+    ("bitwise.bitwise_or", "BitwiseOr", rule::SAME),
+    ("bitwise.bitwise_xor", "BitwiseXor", rule::SAME),
+    ("divide", "tf.truediv", rule::ALIKE),
     ("divide_no_nan", "DivideNoNan", rule::FLOATS),
     ("equal", "Equal", rule::ALIKE),
     ("floordiv", "FloorDivide", rule::SAME),
     ("floor_div", "FloorDivide", rule::SAME),
-    ("floormod", "Mod", rule::SAME),
-    ("mod", "Mod", rule::SAME),
+    ("floormod", "tf.floormod", rule::SAME),
+    ("mod", "tf.floormod", rule::SAME),
     ("greater", "Greater", rule::ALIKE),
     ("greater_equal", "GreaterEqual", rule::ALIKE),
     ("less", "Less", rule::ALIKE),
@@ -225,7 +225,7 @@ const OF_TWO: &[(&str, &str, &str)] = &[
     ("pow", "Power", rule::SAME),
     ("squared_difference", "tf.squared_difference", rule::SAME),
     ("subtract", "Subtract", rule::SAME),
-    ("truediv", "TrueDivide", rule::FLOATS),
+    ("truediv", "tf.truediv", rule::ALIKE),
 ];
 
 /// Reductions.
@@ -245,38 +245,60 @@ const REDUCTIONS: &[(&str, &str, &str)] = &[
 /// Functions with parameters of their own; see [`other`].
 const OTHERS: &[&str] = &[
     "__operators__.getitem",
+    "add_n",
     "argmax",
     "argmin",
+    "argsort",
     "avg_pool",
+    "avg_pool1d",
     "avg_pool2d",
     "bias_add",
     "broadcast_to",
     "cast",
     "clip_by_value",
     "concat",
+    "conv1d",
     "conv2d",
     "convert_to_tensor",
+    "count_nonzero",
     "cumprod",
     "cumsum",
+    "depth_to_space",
+    "depthwise_conv2d",
     "einsum",
+    "ensure_shape",
     "expand_dims",
+    "fill",
     "gather",
     "gelu",
     "identity",
+    "image.flip_left_right",
+    "image.flip_up_down",
     "image.resize",
     "l2_normalize",
     "leaky_relu",
     "log_softmax",
     "matmul",
     "max_pool",
+    "max_pool1d",
     "max_pool2d",
+    "norm",
     "one_hot",
+    "ones",
+    "ones_like",
     "pad",
+    "range",
+    "reciprocal",
+    "reduce_euclidean_norm",
     "repeat",
     "reshape",
     "reverse",
+    "roll",
     "shape",
+    "slice",
     "softmax",
+    "sort",
+    "space_to_depth",
     "split",
     "squeeze",
     "stack",
@@ -286,6 +308,8 @@ const OTHERS: &[&str] = &[
     "transpose",
     "unstack",
     "where",
+    "zeros",
+    "zeros_like",
 ];
 
 /// Every function of TensorFlow that is reproduced where Keras 2 kept it as a layer, without the module it is in.
@@ -311,7 +335,7 @@ fn operation(name: &str, call: Call) -> Translation {
         taken.only("dtype", &[])?;
         made(class, rule, vec![taken.first()?])
     } else if let Some((_, class, rule)) = find(OF_TWO) {
-        let y = taken.any(&["y", "x2", "other"]).ok_or("called without y")?;
+        let y = taken.any(&["y", "x2", "other", "x"]).ok_or("called without y")?;
         made(class, rule, vec![taken.first()?, y])
     } else if let Some((_, class, rule)) = find(REDUCTIONS) {
         reduction(class, rule, &mut taken)?
@@ -321,7 +345,19 @@ fn operation(name: &str, call: Call) -> Translation {
     if let Some((key, value)) = taken.named.iter().find(|(_, value)| !value.is_null()) {
         return Err(format!("{} = {} is not supported", kandle_format::shown(key), shown(value)));
     }
+    if let Some((key, _)) = translated.settings.iter().find(|(_, value)| is_computed(value)) {
+        return Err(format!("{} that is computed is not supported", kandle_format::shown(key)));
+    }
     Ok(translated)
+}
+
+/// Whether a tensor is part of `value`.
+fn is_computed(value: &Json) -> bool {
+    match value {
+        Json::Array(items) => items.iter().any(is_computed),
+        Json::Object(item) => item.get("class_name").and_then(Json::as_str) == Some("__keras_tensor__"),
+        _ => false,
+    }
 }
 
 fn reduction(class: &'static str, rule: &'static str, taken: &mut Taken) -> Translation {
@@ -360,8 +396,8 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
             let shape = taken.need("shape")?;
             made("tf.broadcast_to", rule::SAME, vec![taken.first()?, shape])
         }
-        "avg_pool2d" | "max_pool2d" | "avg_pool" | "max_pool" => {
-            taken.only("data_format", &["\"NHWC\""])?;
+        "avg_pool1d" | "max_pool1d" | "avg_pool2d" | "max_pool2d" | "avg_pool" | "max_pool" => {
+            taken.only("data_format", &["\"NHWC\"", "\"NWC\""])?;
             let class = if name.starts_with("avg") { "AveragePool" } else { "MaxPool" };
             let (size, strides) = (inner_axes(taken.need("ksize")?)?, inner_axes(taken.need("strides")?)?);
             let padding = padding(taken)?;
@@ -383,6 +419,111 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
                 .with("padding", padding)
                 .with("dilation_rate", dilations.unwrap_or_else(|| 1.into()))
                 .with("data_format", "channels_last")
+        }
+        "conv1d" => {
+            taken.only("data_format", &["\"NHWC\"", "\"NWC\""])?;
+            taken.only("use_cudnn_on_gpu", &["true"])?;
+            let kernel = taken.need("filters")?;
+            let (strides, padding) = (taken.need("stride")?, padding(taken)?);
+            let dilations = taken.take("dilations").unwrap_or_else(|| 1.into());
+            made("Conv", rule::FLOATS, vec![taken.first()?, kernel])
+                .with("strides", strides)
+                .with("padding", padding)
+                .with("dilation_rate", dilations)
+                .with("data_format", "channels_last")
+        }
+        "depthwise_conv2d" => {
+            taken.only("data_format", &["\"NHWC\""])?;
+            let kernel = taken.any(&["filter", "filters"]).ok_or("called without filter")?;
+            let (strides, padding) = (inner_axes(taken.need("strides")?)?, padding(taken)?);
+            let dilations = taken.any(&["dilations", "rate"]).unwrap_or_else(|| 1.into());
+            made("DepthwiseConv", rule::FLOATS, vec![taken.first()?, kernel])
+                .with("strides", strides)
+                .with("padding", padding)
+                .with("dilation_rate", dilations)
+                .with("data_format", "channels_last")
+        }
+        "add_n" => made("tf.add_n", rule::FLOATS, vec![taken.first()?]),
+        "argsort" | "sort" => {
+            taken.only("direction", &["\"ASCENDING\""])?;
+            taken.take("stable");
+            let axis = taken.integer(&["axis"], -1)?;
+            let (class, rule) = if name == "sort" { ("Sort", rule::SAME) } else { ("Argsort", rule::ANY) };
+            made(class, rule, vec![taken.first()?]).with("axis", axis)
+        }
+        "count_nonzero" => {
+            taken.only("keepdims", &["false"])?;
+            let axis = taken.any(&["axis", "reduction_indices"]);
+            let to = match taken.take("dtype").as_ref().and_then(Json::as_str) {
+                None | Some("int64") => "int64",
+                Some("int32") => "int32",
+                Some(other) => return Err(format!("dtype = {} is not supported", kandle_format::shown(other))),
+            };
+            let translated = made("CountNonzero", rule::ANY, vec![taken.first()?]).to(Some(to));
+            match axis {
+                Some(axis) => translated.with("axis", axis),
+                None => translated,
+            }
+        }
+        "depth_to_space" | "space_to_depth" => {
+            taken.only("data_format", &["\"NHWC\""])?;
+            let size = taken.integer(&["block_size"], 0)?;
+            let class = if name == "depth_to_space" { "DepthToSpace" } else { "SpaceToDepth" };
+            made(class, rule::SAME, vec![taken.first()?]).with("block_size", size).with("data_format", "channels_last")
+        }
+        "ensure_shape" => {
+            taken.take("shape");
+            made("ConvertToTensor", rule::SAME, vec![taken.first()?])
+        }
+        "fill" => {
+            let value = taken.need("value")?;
+            made("tf.full", rule::ANY, vec![taken.first()?, value])
+        }
+        "ones" | "zeros" => {
+            taken.only("layout", &[])?;
+            let dtype = taken.take("dtype").unwrap_or_else(|| "float32".into());
+            let number = u8::from(name == "ones");
+            made("tf.full", rule::ANY, vec![taken.first()?, number.into()]).with("dtype", dtype)
+        }
+        "ones_like" | "zeros_like" => {
+            taken.only("layout", &[])?;
+            let class = if name == "ones_like" { "OnesLike" } else { "ZerosLike" };
+            match taken.take("dtype") {
+                Some(dtype) => made(class, rule::ANY, vec![taken.first()?]).with("dtype", dtype),
+                None => made(class, rule::SAME, vec![taken.first()?]),
+            }
+        }
+        "range" => {
+            let (first, limit) = (taken.first()?, taken.take("limit"));
+            let delta = taken.take("delta").unwrap_or_else(|| 1.into());
+            let (start, limit) = match limit {
+                Some(limit) => (first, limit),
+                None => (0.into(), first),
+            };
+            let translated = made("tf.range", rule::ANY, vec![start, limit, delta]);
+            match taken.take("dtype") {
+                Some(dtype) => translated.with("dtype", dtype),
+                None => translated,
+            }
+        }
+        "reciprocal" => made("tf.truediv", rule::FLOATS, vec![1.into(), taken.first()?]),
+        "norm" | "reduce_euclidean_norm" => {
+            taken.only("ord", &["\"euclidean\""])?;
+            reduction("tf.norm", rule::FLOATS, taken)?
+        }
+        "roll" => {
+            let (shift, axis) = (taken.need("shift")?, taken.need("axis")?);
+            made("Roll", rule::SAME, vec![taken.first()?]).with("shift", shift).with("axis", axis)
+        }
+        "slice" => {
+            let (begin, size) = (taken.need("begin")?, taken.need("size")?);
+            let key = ranges(&begin, &size)
+                .ok_or_else(|| format!("begin = {}, size = {} is not supported", shown(&begin), shown(&size)))?;
+            made("GetItem", rule::SAME, vec![taken.first()?, key])
+        }
+        "image.flip_left_right" | "image.flip_up_down" => {
+            let axis = if name == "image.flip_up_down" { -3 } else { -2 };
+            made("Flip", rule::SAME, vec![taken.first()?]).with("axis", axis)
         }
         "cast" => {
             let dtype = taken.need("dtype")?;
@@ -444,11 +585,10 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
             let method = taken.take("method").unwrap_or_else(|| "bilinear".into());
             let antialias = taken.take("antialias").unwrap_or(Json::Bool(false));
             let size = taken.need("size")?;
-            made("Resize", rule::FLOATS, vec![taken.first()?])
+            made("tf.image.resize", rule::ANY, vec![taken.first()?])
                 .with("size", size)
-                .with("interpolation", method)
+                .with("method", method)
                 .with("antialias", antialias)
-                .with("data_format", "channels_last")
         }
         "l2_normalize" => {
             let axis = taken.any(&["axis", "dim"]);
@@ -460,7 +600,9 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
             translated
         }
         "leaky_relu" => {
-            let alpha = taken.take("alpha").unwrap_or_else(|| 0.2.into());
+            // TensorFlow keeps it as a float32, also for float64.
+            let alpha = taken.take("alpha").map_or(Some(0.2), |alpha| alpha.as_f64()).ok_or("alpha is no number")?;
+            let alpha = f64::from(alpha as f32);
             made("LeakyRelu", rule::FLOATS, vec![taken.first()?]).with("negative_slope", alpha)
         }
         "matmul" => {
@@ -580,6 +722,20 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
     })
 }
 
+/// The key of `x[…]` that takes `size` entries of each axis from `begin` on, all that are left where it is −1.
+fn ranges(begin: &Json, size: &Json) -> Option<Json> {
+    let (begin, size) = (begin.as_array()?, size.as_array()?);
+    let part = |(begin, size): (&Json, &Json)| {
+        let (begin, size) = (begin.as_u64()?, size.as_i64()?);
+        let stop = match u64::try_from(size) {
+            Ok(size) => Some(begin.checked_add(size)?),
+            Err(_) => None,
+        };
+        Some(json!({ "class_name": "__slice__", "config": { "start": begin, "stop": stop, "step": null } }))
+    };
+    begin.iter().zip(size).map(part).collect::<Option<Vec<_>>>().map(Json::Array)
+}
+
 /// The sizes for the axes between batch and channels: all four may be given.
 fn inner_axes(value: Json) -> Result<Json, String> {
     match value.as_array().map(Vec::as_slice) {
@@ -695,11 +851,19 @@ impl KerasLayer for TensorFlowFunction {
 
     fn forward(&self, call: LayerCall<'_>) -> candle_core::Result<Vec<Value>> {
         let Some(operation) = &self.operation else { candle_core::bail!("a function that was not read") };
+        let first = call.given.all().first().map(|value| value.dtype);
         let outputs = operation.forward(call)?;
-        match self.to {
-            Some(dtype) => outputs.iter().map(|output| convert(output, dtype)).collect(),
-            None => Ok(outputs),
+        // Some operations of Keras give float32 of half precision and a number of Python, where they plan half precision.
+        let own = first.filter(|_| [rule::SAME, rule::FLOATS].contains(&self.rule.as_str()));
+        if let Some(dtype) = self.to {
+            return outputs.iter().map(|output| convert(output, dtype)).collect();
         }
+        let own = own.filter(|dtype| dtype.is_float());
+        let planned = |(number, output): (usize, Value)| match own.filter(|_| number == 0) {
+            Some(dtype) => convert(&output, dtype),
+            None => Ok(output),
+        };
+        outputs.into_iter().enumerate().map(planned).collect()
     }
 
     fn is_operation(&self) -> bool {

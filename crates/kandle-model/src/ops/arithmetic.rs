@@ -88,7 +88,7 @@ fn floor_quotient(a: i64, b: i64) -> Result<i64> {
     Ok(if remainder != 0 && (remainder < 0) != (b < 0) { quotient - 1 } else { quotient })
 }
 
-fn floor_remainder(a: i64, b: i64) -> Result<i64> {
+pub(super) fn floor_remainder(a: i64, b: i64) -> Result<i64> {
     let b = divisor(b)?;
     let remainder = a.wrapping_rem(b);
     Ok(if remainder != 0 && (remainder < 0) != (b < 0) { remainder + b } else { remainder })
@@ -104,7 +104,7 @@ fn floor_of_quotient(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     host::steps(&(a / b)?, f64::floor)
 }
 
-fn modulo_of(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(super) fn modulo_of(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     host::zip(a, b, modulo, |a, b| Ok((a.ones_like()?, floor_of_quotient(a, b)?.neg()?)))
 }
 

@@ -96,7 +96,7 @@ impl KerasLayer for Op {
 }
 
 /// A few numbers in a file may ask for much memory: an output of more elements than this is refused.
-const MOST_ELEMENTS: usize = 1 << 32;
+pub(super) const MOST_ELEMENTS: usize = 1 << 32;
 /// The most elements of an operand that [`probe`] makes up.
 const MOST_PROBED: usize = 1 << 20;
 

@@ -3,14 +3,23 @@
 //! Source: tensorflow/python/ops/math_ops.py, array_ops.py and nn_impl.py.
 
 use candle_core::{D, Result, Tensor, bail};
-use kandle_format::{Dtype, Problem};
+use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::{
-    Integers, Node, Operation, Scalar, Setting, convert,
-    elementwise::{X, X1_X2, meeting, of_numbers, plain, planned, planned_pair, same},
-    invalid, one, operation, probe, products,
+    Integers, Node, Operation, Scalar, Setting,
+    arithmetic::{floor_remainder, modulo_of},
+    convert,
+    elementwise::{X, X1_X2, meeting, of_floats, of_numbers, plain, planned, planned_pair, same},
+    invalid, one, operation,
+    operation::MOST_ELEMENTS,
+    probe, products,
 };
-use crate::{Shape, Spec, Value, layers::axes};
+use crate::{
+    Shape, Spec, Value,
+    layers::axes,
+    math::resize::{Interpolation, resize},
+    numeric::wide,
+};
 
 const TRANSPOSED: &[(&str, Setting)] = &[("transpose_a", Setting::Flag(false)), ("transpose_b", Setting::Flag(false))];
 
@@ -24,6 +33,16 @@ pub(crate) static FUNCTIONS: &[Operation] = &[
         |node| {
             let dtype = meeting(&node.operand("x1")?, &node.operand("x2")?);
             of_numbers(node, dtype, |a, b| a + b, |a, b| Ok(a.wrapping_add(b)))
+        },
+    ),
+    // Keras's own Mod gives float32 of half precision and a number of Python.
+    operation(
+        "tf.floormod",
+        X1_X2,
+        |node| planned_pair(node, same),
+        |node| {
+            let dtype = meeting(&node.operand("x1")?, &node.operand("x2")?);
+            of_numbers(node, dtype, modulo_of, floor_remainder)
         },
     ),
     operation(
@@ -43,13 +62,42 @@ pub(crate) static FUNCTIONS: &[Operation] = &[
             )
         },
     ),
+    // Of integers TensorFlow divides as float64, of narrow ones as float32.
+    operation(
+        "tf.truediv",
+        X1_X2,
+        |node| planned_pair(node, quotient),
+        |node| {
+            let dtype = quotient(meeting(&node.operand("x1")?, &node.operand("x2")?));
+            of_floats(node, dtype, |a, b| a / b)
+        },
+    ),
+    operation("tf.add_n", &["inputs"], |node| probe(node, sum_of_all), sum_of_all),
     operation("tf.matmul", X1_X2, planned_matmul, matmul).with(TRANSPOSED),
     operation("tf.reshape", &["x", "shape"], planned_reshape, reshape),
     operation("tf.broadcast_to", &["x", "shape"], planned_reshape, |node| {
         let value = node.value("x")?;
-        let dims = sizes(node)?.into_iter().map(usize::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(vec![value.with_tensor(value.tensor.broadcast_as(dims)?.contiguous()?)])
+        Ok(vec![value.with_tensor(value.tensor.broadcast_as(dims(node)?)?.contiguous()?)])
     }),
+    operation(
+        "tf.full",
+        &["shape", "fill_value"],
+        |node| one(Shape(planned_sizes(node)?), filled_with(node.settings, &node.operand("fill_value")?)),
+        |node| {
+            let number = node.operand("fill_value")?;
+            let value = number.cast(filled_with(node.settings, &number), &node.device())?;
+            Ok(vec![value.with_tensor(value.tensor.broadcast_as(dims(node)?)?.contiguous()?)])
+        },
+    )
+    .with(&[("dtype", Setting::Dtype)]),
+    operation("tf.range", &["start", "limit", "delta"], planned_range, range).with(&[("dtype", Setting::Dtype)]),
+    operation("tf.norm", X, |node| probe(node, norm), norm)
+        .with(&[("axis", Setting::Integers), ("keepdims", Setting::Flag(false))]),
+    operation("tf.image.resize", &["images"], planned_resized, resized).with(&[
+        ("size", Setting::Integers),
+        ("method", Setting::Text),
+        ("antialias", Setting::Flag(false)),
+    ]),
     operation("tf.gather", &["x", "indices"], |node| probe(node, gather), gather)
         .with(&[("axis", Setting::Integer(0)), ("batch_dims", Setting::Integer(0))]),
     operation(
@@ -110,9 +158,145 @@ fn matmul(node: &Node<'_, Value>) -> Result<Vec<Value>> {
     products::product_of_matrices(of("x1", "transpose_a")?, of("x2", "transpose_b")?)
 }
 
+/// What TensorFlow divides numbers of `dtype` as.
+fn quotient(dtype: Dtype) -> Dtype {
+    match dtype {
+        Dtype::Int8 | Dtype::Uint8 | Dtype::Int16 | Dtype::Uint16 => Dtype::Float32,
+        dtype if dtype.is_integer() => Dtype::Float64,
+        dtype => dtype,
+    }
+}
+
+fn sum_of_all(node: &Node<'_, Value>) -> Result<Vec<Value>> {
+    let device = node.device();
+    let inputs = node.operands("inputs")?.into_iter().map(|operand| operand.value(&device));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let Some((first, others)) = inputs.split_first() else { bail!("a sum of no tensors") };
+    let add = |sum: Tensor, value: &Value| match value.dtype == first.dtype {
+        true => sum + &value.tensor,
+        false => bail!("a sum of {} and {}", first.dtype, value.dtype),
+    };
+    Ok(vec![first.with_tensor(others.iter().try_fold(first.tensor.clone(), add)?)])
+}
+
+/// The dtype of a tensor full of one number.
+fn filled_with<T: super::Known>(settings: &super::Settings, number: &super::Operand<'_, T>) -> Dtype {
+    settings.dtype("dtype").unwrap_or_else(|| number.dtype())
+}
+
+/// How many numbers a range may have.
+const MOST_IN_RANGE: usize = 1 << 24;
+
+fn planned_range(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+    let mut wide = false;
+    for name in ["start", "limit", "delta"] {
+        let operand = node.operand(name)?;
+        if !operand.dtype().is_integer() || operand.shape().rank() != 0 {
+            return Err(invalid(format!("{name} is no whole number")));
+        }
+        wide |= operand.scalar().is_none() && operand.dtype() == Dtype::Int64;
+    }
+    one(Shape(vec![None]), ranged(node.settings, wide))
+}
+
+/// The dtype of a range of whole numbers, where one of them may be an int64.
+fn ranged(settings: &super::Settings, wide: bool) -> Dtype {
+    settings.dtype("dtype").unwrap_or(if wide { Dtype::Int64 } else { Dtype::Int32 })
+}
+
+fn range(node: &Node<'_, Value>) -> Result<Vec<Value>> {
+    let device = node.device();
+    let mut wide = false;
+    let mut number = |name: &str| -> Result<i64> {
+        let operand = node.operand(name)?;
+        wide |= operand.scalar().is_none() && operand.dtype() == Dtype::Int64;
+        match Integers::of(&convert(&operand.value(&device)?, Dtype::Int64)?)?.numbers.as_slice() {
+            [number] => Ok(*number),
+            _ => bail!("{name} is no number"),
+        }
+    };
+    let (start, limit, delta) = (number("start")?, number("limit")?, number("delta")?);
+    let step = usize::try_from(delta.unsigned_abs())?;
+    let numbers: Vec<i64> = match delta.signum() {
+        1 => (start..limit).step_by(step).take(MOST_IN_RANGE + 1).collect(),
+        -1 => {
+            let down = (0..start.saturating_sub(limit)).step_by(step).take(MOST_IN_RANGE + 1);
+            down.map(|down| start - down).collect()
+        }
+        _ => bail!("a range in steps of 0"),
+    };
+    let count = numbers.len();
+    if count > MOST_IN_RANGE {
+        bail!("a range of more than the limit of {MOST_IN_RANGE} numbers")
+    }
+    let numbers = Value::new(Tensor::from_vec(numbers, count, &device)?, Dtype::Int64);
+    Ok(vec![convert(&numbers, ranged(node.settings, wide))?])
+}
+
+/// The root of the sum of squares over `axis`, or over all of them.
+fn norm(node: &Node<'_, Value>) -> Result<Vec<Value>> {
+    let rank = node.value("x")?.tensor.rank();
+    let over = match node.settings.integers("axis") {
+        Some(given) => axes(given, rank).map_err(candle_core::Error::msg)?,
+        None => (0..rank).collect(),
+    };
+    let keepdims = node.settings.flag("keepdims");
+    plain(node, same, |xs| {
+        let norm = wide(xs, |xs| xs.sqr()?.sum_keepdim(over.as_slice())?.sqrt())?;
+        // What is summed is one number each.
+        if keepdims { Ok(norm) } else { norm.sum(over.as_slice()) }
+    })
+}
+
+/// How images are resized, and to what height and width.
+fn resizing(settings: &super::Settings) -> std::result::Result<(Interpolation, usize, usize), String> {
+    let name = settings.text("method").to_lowercase();
+    let method = Interpolation::named(&name).ok_or_else(|| format!("images cannot be resized by {name}"))?;
+    let size = settings.integers("size").unwrap_or_default();
+    match size.iter().map(|size| usize::try_from(*size)).collect::<std::result::Result<Vec<_>, _>>().as_deref() {
+        Ok([height, width]) => Ok((method, *height, *width)),
+        _ => Err(format!("{size:?} is no height and width")),
+    }
+}
+
+/// TensorFlow: what is resized is float32, unless the nearest pixel is taken or the size is what it was.
+fn planned_resized(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
+    let Spec { shape: Shape(mut axes), dtype } = node.spec("images")?;
+    let (method, height, width) = resizing(node.settings).map_err(invalid)?;
+    let (3 | 4, Some([rows, columns, _])) = (axes.len(), axes.last_chunk_mut::<3>()) else {
+        return Err(invalid(format!("expected images, found {}", Shape(axes))));
+    };
+    if (*rows, *columns) == (Some(height), Some(width)) && method != Interpolation::Nearest && dtype != Dtype::Float32 {
+        let what = format!("images of {dtype} that have the size they are resized to are not supported");
+        return Err(Problem::new(ErrorKind::Unsupported, "", what));
+    }
+    (*rows, *columns) = (Some(height), Some(width));
+    one(Shape(axes), if method == Interpolation::Nearest { dtype } else { Dtype::Float32 })
+}
+
+fn resized(node: &Node<'_, Value>) -> Result<Vec<Value>> {
+    let value = node.value("images")?;
+    let (method, height, width) = resizing(node.settings).map_err(candle_core::Error::msg)?;
+    let single = value.tensor.rank() == 3;
+    let xs = if single { value.tensor.unsqueeze(0)? } else { value.tensor.clone() };
+    let (_, own_height, own_width, _) = xs.dims4()?;
+    if (own_height, own_width) == (height, width) {
+        if method != Interpolation::Nearest && value.dtype != Dtype::Float32 {
+            bail!("images of {} that have the size they are resized to are not supported", value.dtype)
+        }
+        return Ok(vec![value]);
+    }
+    let ys = resize(&xs, height, width, method, node.settings.flag("antialias"))?;
+    let ys = if single { ys.squeeze(0)? } else { ys };
+    Ok(vec![if method == Interpolation::Nearest { value.with_tensor(ys) } else { Value::new(ys, Dtype::Float32) }])
+}
+
 /// The sizes of the new shape; `None` where they are known only when the graph runs.
 fn planned_reshape(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Problem> {
-    let xs = node.spec("x")?;
+    one(Shape(planned_sizes(node)?), node.spec("x")?.dtype)
+}
+
+fn planned_sizes(node: &Node<'_, Spec>) -> std::result::Result<Vec<Option<usize>>, Problem> {
     let size = |number: i64| usize::try_from(number).ok();
     let mut sizes: Vec<Option<usize>> = Vec::new();
     for operand in node.operands("shape")? {
@@ -127,7 +311,7 @@ fn planned_reshape(node: &Node<'_, Spec>) -> std::result::Result<Vec<Spec>, Prob
             other => return Err(invalid(format!("a size of {}", other.dtype()))),
         }
     }
-    one(Shape(sizes), xs.dtype)
+    Ok(sizes)
 }
 
 /// The sizes that the argument `shape` holds, some of which may have been computed.
@@ -137,6 +321,15 @@ fn sizes(node: &Node<'_, Value>) -> Result<Vec<i64>> {
         sizes.extend(Integers::of(&convert(&operand.value(&node.device())?, Dtype::Int64)?)?.numbers);
     }
     Ok(sizes)
+}
+
+fn dims(node: &Node<'_, Value>) -> Result<Vec<usize>> {
+    let dims: Vec<usize> = sizes(node)?.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>()?;
+    let count = dims.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
+    match count.filter(|count| *count <= MOST_ELEMENTS) {
+        Some(_) => Ok(dims),
+        None => bail!("a tensor of shape {dims:?}, more than the limit of {MOST_ELEMENTS} elements"),
+    }
 }
 
 /// What `indices` name along an axis, for each entry of the first `batch_dims` axes its own.

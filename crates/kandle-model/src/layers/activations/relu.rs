@@ -21,6 +21,7 @@ pub(crate) struct Relu {
     max_value: Option<f64>,
     negative_slope: f64,
     threshold: f64,
+    passes_masks: bool,
 }
 
 impl KerasLayer for Relu {
@@ -31,6 +32,8 @@ impl KerasLayer for Relu {
             max_value: (max_value < f64::INFINITY).then_some(max_value),
             negative_slope: fields.not_negative("negative_slope", 0.0),
             threshold: fields.not_negative("threshold", 0.0),
+            // Keras: in TensorFlow up to 2.4 a mask ends here.
+            passes_masks: fields.is_older_than_tensorflows() || fields.is_from([2, 5, 0]),
         }
     }
 
@@ -64,14 +67,14 @@ impl KerasLayer for Relu {
     }
 
     fn masking(&self) -> Masking {
-        Masking::Passes
+        if self.passes_masks { Masking::Passes } else { Masking::Drops }
     }
 }
 
 impl Relu {
     /// The function of these parameters.
     pub(crate) fn new(max_value: Option<f64>, negative_slope: f64, threshold: f64) -> Self {
-        Self { max_value, negative_slope, threshold }
+        Self { max_value, negative_slope, threshold, passes_masks: true }
     }
 
     /// Whether there is a slope, and nothing else.
@@ -81,7 +84,7 @@ impl Relu {
 
     /// The operations in Keras's own order, so that the rounding is Keras's too.
     pub(crate) fn apply(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
-        let Self { max_value, negative_slope: slope, threshold } = *self;
+        let Self { max_value, negative_slope: slope, threshold, .. } = *self;
         if self.is_leaky() {
             return leaky_relu(xs, slope);
         }

@@ -1,5 +1,7 @@
 //! `keras.layers.Identity`: what goes in comes out. Any shape and dtype, and any number of inputs.
 //!
+//! Keras: before version 3 a mask ends here.
+//!
 //! Source: keras/src/layers/core/identity.py.
 
 use kandle_format::Problem;
@@ -7,12 +9,14 @@ use kandle_format::Problem;
 use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value};
 
 #[derive(Debug)]
-pub(crate) struct Identity;
+pub(crate) struct Identity {
+    passes_masks: bool,
+}
 
 impl KerasLayer for Identity {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self
+        Self { passes_masks: fields.keras_major() >= 3 }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -20,14 +24,15 @@ impl KerasLayer for Identity {
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
-        Ok(call.given.inputs().into_iter().cloned().collect())
+        let inputs = call.given.inputs().into_iter().cloned();
+        Ok(inputs.map(|input| if self.passes_masks { input } else { input.with_mask(None) }).collect())
     }
 
     fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
-        true
+        self.passes_masks
     }
 
     fn masking(&self) -> Masking {
-        Masking::Passes
+        if self.passes_masks { Masking::Passes } else { Masking::Drops }
     }
 }

@@ -6,7 +6,11 @@
 use kandle_format::{Dtype, Problem};
 
 use super::only_in_old_files;
-use crate::{Call, Fields, Given, KerasLayer, Spec, Value, layers::one, numeric::cast};
+use crate::{
+    Call, Fields, Given, KerasLayer, Spec, Value,
+    layers::{one, one_float},
+    numeric::cast,
+};
 
 /// `RandomHeight` and `RandomWidth`: images come out as they are, in the compute dtype.
 #[derive(Debug)]
@@ -20,7 +24,8 @@ impl KerasLayer for RandomSize {
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
-        Ok(vec![Spec { dtype: given.policy().arithmetic(), ..one(given)?.clone() }])
+        // Keras: versions differ in whether integers are cast.
+        Ok(vec![Spec { dtype: given.policy().arithmetic(), ..one_float(given)?.clone() }])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {

@@ -3,6 +3,8 @@
 //! Shapes: xs with `channels` along `axis`, all weights `(channels,)`; the result has the shape of xs. With mean 1, variance
 //! 3.999, epsilon 0.001, gamma 2 and beta 10, `x = 5` gives `2 · (5 − 1) / 2 + 10 = 14`. Computed in float32 at least.
 //!
+//! Keras: version 2 takes several axes too, and its weights then have all axes of xs, of size 1 where they aren't named.
+//!
 //! Source: keras/src/layers/normalization/batch_normalization.py.
 
 use candle_core::{Tensor, bail};
@@ -11,13 +13,13 @@ use kandle_format::Problem;
 use super::reciprocal_root;
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
-    layers::{axis, cannot, one},
+    layers::{axes, cannot, one},
     numeric::cast,
 };
 
 #[derive(Debug)]
 pub(crate) struct BatchNormalization {
-    axis: i64,
+    axes: Vec<i64>,
     epsilon: f64,
     center: bool,
     scale: bool,
@@ -45,17 +47,13 @@ impl KerasLayer for BatchNormalization {
         ]);
         fields.only_null("virtual_batch_size");
         fields.only_null("adjustment");
-        // Keras 2 writes a list of one.
-        let axis = match fields.integers("axis").as_deref() {
-            None => -1,
-            Some([axis]) => *axis,
-            Some(axes) => {
-                fields.wrong(format!("axis: expected one, found {}", axes.len()));
-                -1
-            }
-        };
+        // Keras 2 writes a list.
+        let axes = fields.integers("axis").unwrap_or_else(|| vec![-1]);
+        if axes.is_empty() || (axes.len() > 1 && fields.keras_major() >= 3) {
+            fields.wrong(format!("axis: expected one, found {}", axes.len()));
+        }
         Self {
-            axis,
+            axes,
             epsilon: fields.number("epsilon", 1e-3),
             center: fields.flag("center", true),
             scale: fields.flag("scale", true),
@@ -69,10 +67,21 @@ impl KerasLayer for BatchNormalization {
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
         let shape = &given.input()?.shape;
-        let place = axis(self.axis, shape.rank())?;
-        let channels = shape.0.get(place).copied().flatten();
-        let channels = channels.ok_or_else(|| format!("the size of axis {place} of its input {shape} is not known"))?;
-        let weight = |keras, candle: &str| Weight::new(keras, vec![channels], candle, Layout::AsIs).not_cast();
+        let places = axes(&self.axes, shape.rank())?;
+        let size = |place: &usize| {
+            let size = shape.0.get(*place).copied().flatten();
+            size.ok_or_else(|| format!("the size of axis {place} of its input {shape} is not known"))
+        };
+        let (sizes, as_candle) = match places.as_slice() {
+            [place] => (vec![size(place)?], true),
+            _ => {
+                let of = |place: usize| if places.contains(&place) { size(&place) } else { Ok(1) };
+                ((0..shape.rank()).map(of).collect::<Result<_, _>>()?, false)
+            }
+        };
+        let weight = |keras, candle: &str| {
+            Weight::new(keras, sizes.clone(), if as_candle { candle } else { keras }, Layout::AsIs).not_cast()
+        };
         let mut weights = Vec::new();
         if self.scale {
             weights.push(weight("gamma", "weight"));
@@ -92,7 +101,7 @@ impl KerasLayer for BatchNormalization {
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
         let input = one(given)?;
-        axis(self.axis, input.shape.rank()).map_err(cannot)?;
+        axes(&self.axes, input.shape.rank()).map_err(cannot)?;
         Ok(vec![Spec { dtype: given.policy().arithmetic(), ..input.clone() }])
     }
 
@@ -105,11 +114,9 @@ impl KerasLayer for BatchNormalization {
         {
             bail!("expected a mask of one axis less than {:?}, found {:?}", xs.dims(), mask.dims())
         }
-        let place = axis(self.axis, xs.rank()).map_err(candle_core::Error::msg)?;
-        let mut shape = vec![1; xs.rank()];
-        if let Some(size) = shape.get_mut(place) {
-            *size = xs.dim(place)?;
-        }
+        let places = axes(&self.axes, xs.rank()).map_err(candle_core::Error::msg)?;
+        let sizes = xs.dims().iter().enumerate();
+        let shape: Vec<usize> = sizes.map(|(place, size)| if places.contains(&place) { *size } else { 1 }).collect();
         let mut weights = call.weights.iter();
         let mut next = || match weights.next() {
             Some(weight) => weight.reshape(shape.as_slice()),

@@ -4,6 +4,9 @@
 //! Shapes: xs of any shape, numbers; gamma and beta have the sizes of `axis`, in ascending order of its numbers; the result
 //! has the shape of xs. With epsilon 0, `[1, 3]` gives `[-1, 1]`. Computed in float32 at least.
 //!
+//! Keras: in version 2 they have the sizes of `axis` in its own order, and their numbers are then taken row by row as if the
+//! order were ascending. Integers it computes as floats; later, whole numbers come out of them.
+//!
 //! Keras: with `rms_scaling`, `gamma · x / √(variance + epsilon)`: what is divided by is the standard deviation, not the root
 //! of the mean square. gamma is there whatever `scale` says, and beta never.
 //!
@@ -13,14 +16,16 @@ use kandle_format::Problem;
 
 use super::{computed_in, given_back, moments, one_of_numbers, reciprocal_root, scaled};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight, dialect,
     layers::{axes, cannot},
+    numeric::cast,
 };
 
 #[derive(Debug)]
 pub(crate) struct LayerNormalization {
-    /// Ascending, as they were given: Keras sorts −1 before 1.
+    /// Ascending, as they were given: Keras sorts −1 before 1. Version 2 sorts nothing.
     axes: Vec<i64>,
+    casts_first: bool,
     epsilon: f64,
     center: bool,
     scale: bool,
@@ -39,9 +44,13 @@ impl KerasLayer for LayerNormalization {
             "gamma_constraint",
         ]);
         let mut axes = fields.integers("axis").unwrap_or_else(|| vec![-1]);
-        axes.sort_unstable();
+        let of_keras_2 = dialect::is_legacy(fields.keras_major());
+        if !of_keras_2 {
+            axes.sort_unstable();
+        }
         Self {
             axes,
+            casts_first: of_keras_2,
             epsilon: fields.number("epsilon", 1e-3),
             center: fields.flag("center", true),
             scale: fields.flag("scale", true),
@@ -77,6 +86,7 @@ impl KerasLayer for LayerNormalization {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let (input, policy) = (call.input()?, call.given.policy());
+        let input = if self.casts_first { &cast(input, policy.compute)? } else { input };
         let dtype = computed_in(input);
         let xs = input.tensor.to_dtype(dtype)?;
         let places = axes(&self.axes, xs.rank()).map_err(candle_core::Error::msg)?;

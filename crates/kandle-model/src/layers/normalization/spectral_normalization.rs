@@ -20,13 +20,14 @@ use crate::{
 pub(crate) struct SpectralNormalization {
     /// `None` where it could not be read.
     layer: Option<Inner>,
+    passes_masks: bool,
 }
 
 impl KerasLayer for SpectralNormalization {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["power_iterations", "activity_regularizer"]);
         let layer = fields.layer("layer");
-        Self { layer }
+        Self { layer, passes_masks: fields.keras_major() >= 3 }
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
@@ -59,8 +60,10 @@ impl KerasLayer for SpectralNormalization {
         let outputs = layer.call(std::slice::from_ref(input), own)?;
         let dtype = input.dtype;
         let in_dtype = |output: Value| match output.dtype == dtype {
-            // Keras: the result of the layer inside, with its mask, where there is nothing to cast.
-            true => Ok(output),
+            // Keras: the result of the layer inside, with its mask, where there is nothing to cast. Before version 3 a mask
+            // ends here.
+            true if self.passes_masks => Ok(output),
+            true => Ok(output.with_mask(None)),
             false => Ok(cast(&output, dtype)?.with_mask(None)),
         };
         outputs.into_iter().map(in_dtype).collect()

@@ -22,6 +22,7 @@ pub(crate) struct Normalization {
     invert: bool,
     /// Mean and variance, where they are settings and not weights.
     moments: Option<[Tensor; 2]>,
+    passes_masks: bool,
 }
 
 impl KerasLayer for Normalization {
@@ -55,7 +56,8 @@ impl KerasLayer for Normalization {
                 None
             }
         };
-        Self { axes, invert, moments }
+        // Keras: before version 3 a mask ends here.
+        Self { axes, invert, moments, passes_masks: fields.keras_major() >= 3 }
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
@@ -109,7 +111,7 @@ impl KerasLayer for Normalization {
     }
 
     fn masking(&self) -> Masking {
-        Masking::Passes
+        if self.passes_masks { Masking::Passes } else { Masking::Drops }
     }
 
     fn casts_itself(&self) -> bool {

@@ -19,6 +19,7 @@ use super::{computed, float_policy};
 pub(crate) struct Rescaling {
     scale: Option<Number>,
     offset: Option<Number>,
+    passes_masks: bool,
 }
 
 /// A number or an array of them, in float64 as it stands in the file.
@@ -63,7 +64,8 @@ impl KerasLayer for Rescaling {
         if scale.is_none() {
             fields.wrong("scale is missing");
         }
-        Self { scale, offset }
+        // Keras: before version 3 a mask ends here.
+        Self { scale, offset, passes_masks: fields.keras_major() >= 3 }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -84,7 +86,7 @@ impl KerasLayer for Rescaling {
     }
 
     fn masking(&self) -> Masking {
-        Masking::Passes
+        if self.passes_masks { Masking::Passes } else { Masking::Drops }
     }
 
     fn casts_itself(&self) -> bool {

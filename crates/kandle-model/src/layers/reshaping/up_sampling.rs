@@ -4,6 +4,8 @@
 //! `n · size` in the result. With `size = 2`, `[[[1], [2]]]` gives `[[[1], [1], [2], [2]]]`. On two axes there are other
 //! interpolations than `nearest`, those of `keras.ops.image.resize`.
 //!
+//! Keras: in version 2 what these give is float32, whatever goes in; later it is cast back.
+//!
 //! Source: keras/src/layers/reshaping/up_sampling{1,2,3}d.py, keras/src/ops/image.py (`_resize`).
 
 use candle_core::{DType, Tensor, bail};
@@ -24,6 +26,7 @@ pub(crate) struct UpSampling<const AXES: usize> {
     size: Vec<usize>,
     channels_first: bool,
     interpolation: Interpolation,
+    casts_back: bool,
 }
 
 impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
@@ -47,6 +50,7 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
             // Keras: sequences are channels-last only.
             channels_first: AXES > 1 && fields.channels_first(),
             interpolation,
+            casts_back: fields.keras_major() >= 3,
         }
     }
 
@@ -63,7 +67,8 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
             };
             *cells = cells.map(longer).transpose()?;
         }
-        Ok(vec![input.with_shape(image.shape(self.channels_first))])
+        let dtype = if self.gives_float32() { Dtype::Float32 } else { input.dtype };
+        Ok(vec![Spec { shape: image.shape(self.channels_first), dtype }])
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
@@ -86,10 +91,24 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
             bail!("size {:?} over {:?} is too large", self.size, xs.dims())
         };
         let ys = resize(&xs, height, width, self.interpolation, false)?;
+        if self.gives_float32() {
+            let ys = from_channels_last(&ys, self.channels_first)?;
+            return Ok(vec![Value::new(ys, Dtype::Float32)]);
+        }
         // The runner rounds to half precision, what goes beyond it is bounded here.
         let dtype = if input.dtype == Dtype::Float32 { call.given.policy().compute } else { input.dtype };
         let ys = saturated(&ys, dtype)?.to_dtype(storage(input.dtype)?)?;
         Ok(vec![input.with_tensor(from_channels_last(&ys, self.channels_first)?)])
+    }
+
+    fn keeps_float32(&self, _: &[Dtype]) -> bool {
+        self.gives_float32()
+    }
+}
+
+impl<const AXES: usize> UpSampling<AXES> {
+    fn gives_float32(&self) -> bool {
+        !self.casts_back && self.interpolation != Interpolation::Nearest
     }
 }
 

@@ -7,7 +7,10 @@
 //! Keras: the layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
 //! dtype it gets does so in the outer one; a recurrent layer, an Embedding or a model casts to its own and gives that back.
 //!
-//! Source: keras/src/layers/rnn/time_distributed.py.
+//! Keras: in version 2 the mask that goes on is that of the layer inside, if it gives one; else that of the steps, where a step
+//! counts that counts anywhere.
+//!
+//! Source: keras/src/layers/rnn/time_distributed.py, tf_keras/src/layers/rnn/time_distributed.py (`compute_mask`).
 
 use candle_core::{Result, Tensor, bail};
 use kandle_format::{
@@ -16,7 +19,7 @@ use kandle_format::{
 };
 
 use crate::{
-    Arguments, Call, Fields, Given, Inner, KerasLayer, Masking, Policy, Shape, Spec, Value, Weight,
+    Arguments, Call, Fields, Given, Inner, KerasLayer, Masking, Policy, Shape, Spec, Value, Weight, dialect,
     layers::{cannot, one},
     numeric::cast,
     run::{invoke, plan_output},
@@ -29,6 +32,7 @@ pub(super) struct TimeDistributed {
     by_sample: bool,
     /// Whether the layer computes by its own dtype policy.
     by_own_policy: bool,
+    asks_for_mask: bool,
 }
 
 /// Layers whose parts are called as layers, or that cast by themselves: the dtype policy that counts is their own.
@@ -117,7 +121,7 @@ impl KerasLayer for TimeDistributed {
         fields.training_only(&["activity_regularizer"]);
         let Some(value) = fields.take("layer") else {
             fields.wrong("layer is missing");
-            return Self { layer: None, by_sample: false, by_own_policy: false };
+            return Self { layer: None, by_sample: false, by_own_policy: false, asks_for_mask: false };
         };
         if holds_stateful(value) {
             // Keras: its states go on from step to step.
@@ -127,7 +131,8 @@ impl KerasLayer for TimeDistributed {
         let by_own_policy = layer.as_ref().is_some_and(|layer| computes_by_own_policy(fields, layer));
         let known = layer.as_ref().is_some_and(|layer| !layer.is_custom && BY_SAMPLE.contains(&layer.class.as_str()));
         let by_sample = known && has_plain_activations(value);
-        Self { layer, by_sample, by_own_policy }
+        let asks_for_mask = dialect::is_legacy(fields.keras_major());
+        Self { layer, by_sample, by_own_policy, asks_for_mask }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -186,7 +191,10 @@ impl KerasLayer for TimeDistributed {
         {
             bail!("expected a mask of ({batch}, {time}), found {:?}", mask.dims())
         }
-        let mask = mask.filter(|_| inner.layer.parameters().contains(&"mask"));
+        // What goes on where the layer gives no mask.
+        let steps = mask.filter(|_| self.asks_for_mask).cloned();
+        let steps = steps.map(|mask| (2..mask.rank()).try_fold(mask, |mask, _| mask.max(2))).transpose()?;
+        let mask = mask.filter(|_| self.asks_for_mask || inner.layer.parameters().contains(&"mask"));
         let apply = |xs: Tensor, mask: Option<Tensor>| {
             let tensors = [input.with_tensor(xs).with_mask(mask)];
             let outputs = if self.by_own_policy {
@@ -208,7 +216,16 @@ impl KerasLayer for TimeDistributed {
             let fold = |mask: &Tensor| mask.contiguous()?.reshape(folded(mask.dims().get(2..).unwrap_or_default()));
             let output = apply(input.tensor.contiguous()?.reshape(folded(rest))?, mask.map(fold).transpose()?)?;
             let dims = [&[batch, time], output.tensor.dims().get(1..).unwrap_or_default()].concat();
-            return Ok(vec![output.with_tensor(output.tensor.contiguous()?.reshape(dims)?)]);
+            let found = output.with_tensor(output.tensor.contiguous()?.reshape(dims)?);
+            if !self.asks_for_mask {
+                return Ok(vec![found]);
+            }
+            let unfold = |mask: &Tensor| {
+                let dims = [&[batch, time], mask.dims().get(1..).unwrap_or_default()].concat();
+                mask.contiguous()?.reshape(dims)
+            };
+            let mask = output.mask.as_ref().map(unfold).transpose()?;
+            return Ok(vec![found.with_mask(mask.or(steps))]);
         }
         let step = |tensor: &Tensor, number| tensor.narrow(1, number, 1)?.squeeze(1)?.contiguous();
         let mut outputs = Vec::new();
@@ -217,7 +234,13 @@ impl KerasLayer for TimeDistributed {
         }
         let Some(first) = outputs.first() else { bail!("expected an input of at least one step, found {dims:?}") };
         let tensors: Vec<&Tensor> = outputs.iter().map(|output| &output.tensor).collect();
-        Ok(vec![first.with_tensor(Tensor::stack(&tensors, 1)?)])
+        let found = first.with_tensor(Tensor::stack(&tensors, 1)?);
+        if !self.asks_for_mask {
+            return Ok(vec![found]);
+        }
+        let masks: Option<Vec<&Tensor>> = outputs.iter().map(|output| output.mask.as_ref()).collect();
+        let mask = masks.map(|masks| Tensor::stack(&masks, 1)).transpose()?;
+        Ok(vec![found.with_mask(mask.or(steps))])
     }
 
     /// What comes out may have the dtype of the layer inside.
