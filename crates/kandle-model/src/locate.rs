@@ -39,10 +39,12 @@ fn second_time<'a>(arrays: &'a Arrays, layer: &LayerWeights) -> Vec<Array<'a>> {
 fn by_number<'a>(arrays: &'a Arrays, layer: &LayerWeights) -> Result<Vec<Source<'a>>, Vec<Problem>> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     all(layer.weights.iter().map(|weight| {
-        let count = counts.entry(weight.owner.as_str()).or_default();
+        let twice = weight.owner_named_twice.as_deref().filter(|_| arrays.names_layers_twice());
+        let owner = twice.unwrap_or(&weight.owner);
+        let count = counts.entry(owner).or_default();
         let number = *count;
         *count += usize::from(weight.part.is_none_or(|(part, parts)| part + 1 == parts) && weight.array.is_none());
-        let group = match weight.owner.as_str() {
+        let group = match owner {
             "" => layer.group_in(arrays).to_owned(),
             owner => format!("{}/{owner}", layer.group_in(arrays)),
         };
