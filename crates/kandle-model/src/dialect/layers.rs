@@ -171,7 +171,6 @@ const KERAS_1: &[(&[&str], &[Word])] = &[
             Is("filter_length", "kernel_size"),
             Idle("input_dim"),
             Idle("input_length"),
-            Idle("output_shape"),
         ],
     ),
     (
@@ -227,6 +226,11 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
         && config.get("dtype").and_then(Json::as_str).and_then(Dtype::from_name).is_some_and(|dtype| !dtype.is_float())
     {
         config.remove("dtype");
+    }
+    // Keras: before 2.1.4 a wrapper's flag did nothing, only that of the layer inside; but for TimeDistributed in version 1.
+    let is_idle = layer.class == "Bidirectional" || (layer.class == "TimeDistributed" && major == 2);
+    if is_idle && is_older_than_tensorflows(version) && !is_from(version, [2, 1, 4]) {
+        config.remove("trainable");
     }
     let refuse = |what: String| Problem::new(ErrorKind::Unsupported, &layer.at, what);
     if layer.class == "InputLayer" && config.contains_key("batch_shape") {
@@ -353,6 +357,40 @@ pub(super) fn name_order_of_axes(layer: &mut LayerConfig, model: &ModelConfig) -
             Err(Problem::new(ErrorKind::Unsupported, &layer.at, what))
         }
     }
+}
+
+/// Says of a layer that interpolates pixels where Keras took them to be.
+///
+/// Keras: before it became part of TensorFlow, and there up to 1.14, a pixel was where its first corner is. The files of
+/// TensorFlow 1.13 to 2.1 name one version, but from 1.15 on an InputLayer says whether it is ragged.
+///
+/// # Errors
+/// Where the file does not tell.
+pub(super) fn name_place_of_pixels(layer: &mut LayerConfig, model: &ModelConfig) -> Result<(), Problem> {
+    fn says_ragged(layer: &Json) -> Option<bool> {
+        let part = |key: &str| layer.get(key);
+        let config = part("config")?;
+        if part("class_name").and_then(Json::as_str) == Some("InputLayer") {
+            return Some(config.get("ragged").is_some());
+        }
+        config.get("layers")?.as_array()?.iter().find_map(says_ragged)
+    }
+    let version = model.keras_version.as_deref();
+    let interpolates = layer.class == "UpSampling2D"
+        && layer.config.get("interpolation").and_then(Json::as_str).is_some_and(|name| name != "nearest");
+    if !interpolates || is_from(version, [2, 3, 0]) && !is_older_than_tensorflows(version) {
+        return Ok(());
+    }
+    let from_corners = if is_older_than_tensorflows(version) || !is_from(version, [2, 2, 4]) {
+        true
+    } else {
+        let layers = model.config.get("layers").and_then(Json::as_array);
+        let found = layers.and_then(|layers| layers.iter().find_map(says_ragged));
+        let what = "interpolation = \"bilinear\" is not supported where a file does not tell TensorFlow 1.14 from 1.15, which place pixels differently: save the model with a later version of TensorFlow";
+        !found.ok_or_else(|| Problem::new(ErrorKind::Unsupported, &layer.at, what.to_owned()))?
+    };
+    layer.config.insert("from_corners".to_owned(), from_corners.into());
+    Ok(())
 }
 
 fn orders_in(value: &Json, found: &mut BTreeSet<String>) {

@@ -84,6 +84,9 @@ pub(crate) fn model<'a>(config: &'a ModelConfig, problems: &mut Vec<Problem>) ->
         if let Err(problem) = layers::name_order_of_axes(&mut layer, config) {
             problems.push(problem);
         }
+        if let Err(problem) = layers::name_place_of_pixels(&mut layer, config) {
+            problems.push(problem);
+        }
         if let Err(found) = self::layer(&mut layer, config.keras_version.as_deref()) {
             problems.extend(found);
         }

@@ -55,11 +55,8 @@ pub(crate) fn resize(
     interpolation: Interpolation,
     antialias: bool,
 ) -> Result<Tensor> {
+    check_sizes(xs, height, width)?;
     let (_, from_height, from_width, _) = xs.dims4()?;
-    // Up to 2²⁴ a float32 holds every integer.
-    if [from_height, from_width, height, width].iter().any(|size| !(1..=1 << 24).contains(size)) {
-        bail!("an image of {from_height} × {from_width} cannot be resized to {height} × {width}");
-    }
     if interpolation == Interpolation::Nearest {
         let rows = select(xs, 1, &nearest(from_height, height))?;
         return select(&rows, 2, &nearest(from_width, width));
@@ -72,7 +69,7 @@ pub(crate) fn resize(
     match interpolation {
         Interpolation::Nearest => Ok(xs),
         Interpolation::Bilinear if antialias => weigh(Kernel::Triangle),
-        Interpolation::Bilinear => between(&between(&xs, 2, width)?, 1, height),
+        Interpolation::Bilinear => between(&between(&xs, 2, width, centre)?, 1, height, centre),
         Interpolation::Bicubic if antialias => weigh(Kernel::KeysCubic),
         Interpolation::Bicubic => {
             let rows = weighted(&xs, 1, &cubic(from_height, height))?;
@@ -88,6 +85,27 @@ pub(crate) fn resize(
             sums * f64::from(1.0 / (scale(from_height, height) * scale(from_width, width)))
         }
     }
+}
+
+/// `xs` `(batch, height, width, channels)` resized as [`resize`] does it bilinearly, but with the pixel's first corner where
+/// that has its centre: `tf.image.resize_bilinear` of TensorFlow 1. Gives float32.
+///
+/// # Errors
+/// Where `xs` is not an image, or an axis is empty.
+pub(crate) fn bilinear_from_corners(xs: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    check_sizes(xs, height, width)?;
+    let xs = xs.to_dtype(DType::F32)?;
+    let corner = |index: usize, scale: f32| index as f32 * scale;
+    between(&between(&xs, 2, width, corner)?, 1, height, corner)
+}
+
+fn check_sizes(xs: &Tensor, height: usize, width: usize) -> Result<()> {
+    let (_, from_height, from_width, _) = xs.dims4()?;
+    // Up to 2²⁴ a float32 holds every integer.
+    if [from_height, from_width, height, width].iter().any(|size| !(1..=1 << 24).contains(size)) {
+        bail!("an image of {from_height} × {from_width} cannot be resized to {height} × {width}");
+    }
+    Ok(())
 }
 
 /// Pixels a pixel of the result is made from: for each pixel of the result, where they are and what they weigh.
@@ -113,9 +131,9 @@ fn nearest(from: usize, to: usize) -> Vec<usize> {
 }
 
 /// Bilinear along one axis, in TensorFlow's form `lower + (upper − lower) · fraction`.
-fn between(xs: &Tensor, axis: usize, to: usize) -> Result<Tensor> {
+fn between(xs: &Tensor, axis: usize, to: usize, position: fn(usize, f32) -> f32) -> Result<Tensor> {
     let from = xs.dim(axis)?;
-    let at: Vec<f32> = (0..to).map(|index| centre(index, scale(from, to))).collect();
+    let at: Vec<f32> = (0..to).map(|index| position(index, scale(from, to))).collect();
     let lower = select(xs, axis, &at.iter().map(|at| bounded(at.floor(), from)).collect::<Vec<usize>>())?;
     let upper = select(xs, axis, &at.iter().map(|at| bounded(at.ceil(), from)).collect::<Vec<usize>>())?;
     let fraction = along(xs, axis, at.iter().map(|at| at - at.floor()).collect())?;

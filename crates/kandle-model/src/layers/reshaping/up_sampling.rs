@@ -4,6 +4,8 @@
 //! `n · size` in the result. With `size = 2`, `[[[1], [2]]]` gives `[[[1], [1], [2], [2]]]`. On two axes there are other
 //! interpolations than `nearest`, those of `keras.ops.image.resize`.
 //!
+//! Keras: what is bilinear was `tf.image.resize_bilinear` before it became part of TensorFlow, and there up to 1.14.
+//!
 //! Source: keras/src/layers/reshaping/up_sampling{1,2,3}d.py, keras/src/ops/image.py (`_resize`).
 
 use candle_core::{DType, Tensor, bail};
@@ -15,7 +17,7 @@ use crate::{
         cannot, one,
         spatial::{Image, from_channels_last, repeat, to_channels_last},
     },
-    math::resize::{Interpolation, resize},
+    math::resize::{Interpolation, bilinear_from_corners, resize},
     numeric::{constant_like, storage},
 };
 
@@ -24,6 +26,8 @@ pub(crate) struct UpSampling<const AXES: usize> {
     size: Vec<usize>,
     channels_first: bool,
     interpolation: Interpolation,
+    /// Whether a pixel is where its first corner is, and not its centre.
+    from_corners: bool,
 }
 
 impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
@@ -38,6 +42,7 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
                 2 => fields.choice("interpolation", Interpolation::NAMES).unwrap_or(nearest),
                 _ => nearest,
             },
+            from_corners: AXES == 2 && fields.keras_major() < 3 && fields.flag("from_corners", false),
         }
     }
 
@@ -76,7 +81,10 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
         let (Some(height), Some(width)) = (height.checked_mul(*rows), width.checked_mul(*columns)) else {
             bail!("size {:?} over {:?} is too large", self.size, xs.dims())
         };
-        let ys = resize(&xs, height, width, self.interpolation, false)?;
+        let ys = match self.from_corners {
+            true => bilinear_from_corners(&xs, height, width)?,
+            false => resize(&xs, height, width, self.interpolation, false)?,
+        };
         // The runner rounds to half precision, what goes beyond it is bounded here.
         let dtype = if input.dtype == Dtype::Float32 { call.given.policy().compute } else { input.dtype };
         let ys = saturated(&ys, dtype)?.to_dtype(storage(input.dtype)?)?;

@@ -4,7 +4,7 @@
 //! of kernel `[[2]]` without bias, `[[[1], [3]]]` gives `[[[2], [6]]]`. The mask of the steps goes on with the result; a
 //! layer that takes a mask gets `mask[:, t]` at the step t, which is of use where the mask has a third axis.
 //!
-//! Keras: the layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
+//! Keras: before 2.2 the layer got no mask. The layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
 //! dtype it gets does so in the outer one; a recurrent layer, an Embedding or a model casts to its own and gives that back.
 //!
 //! Source: keras/src/layers/rnn/time_distributed.py.
@@ -29,6 +29,8 @@ pub(super) struct TimeDistributed {
     by_sample: bool,
     /// Whether the layer computes by its own dtype policy.
     by_own_policy: bool,
+    /// Whether the layer gets a mask.
+    gives_masks: bool,
 }
 
 /// Layers whose parts are called as layers, or that cast by themselves: the dtype policy that counts is their own.
@@ -117,7 +119,7 @@ impl KerasLayer for TimeDistributed {
         fields.training_only(&["activity_regularizer"]);
         let Some(value) = fields.take("layer") else {
             fields.wrong("layer is missing");
-            return Self { layer: None, by_sample: false, by_own_policy: false };
+            return Self { layer: None, by_sample: false, by_own_policy: false, gives_masks: true };
         };
         if holds_stateful(value) {
             // Keras: its states go on from step to step.
@@ -127,7 +129,8 @@ impl KerasLayer for TimeDistributed {
         let by_own_policy = layer.as_ref().is_some_and(|layer| computes_by_own_policy(fields, layer));
         let known = layer.as_ref().is_some_and(|layer| !layer.is_custom && BY_SAMPLE.contains(&layer.class.as_str()));
         let by_sample = known && has_plain_activations(value);
-        Self { layer, by_sample, by_own_policy }
+        let gives_masks = fields.is_from([2, 2, 0]);
+        Self { layer, by_sample, by_own_policy, gives_masks }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -186,7 +189,7 @@ impl KerasLayer for TimeDistributed {
         {
             bail!("expected a mask of ({batch}, {time}), found {:?}", mask.dims())
         }
-        let mask = mask.filter(|_| inner.layer.parameters().contains(&"mask"));
+        let mask = mask.filter(|_| self.gives_masks && inner.layer.parameters().contains(&"mask"));
         let apply = |xs: Tensor, mask: Option<Tensor>| {
             let tensors = [input.with_tensor(xs).with_mask(mask)];
             let outputs = if self.by_own_policy {
