@@ -3,6 +3,8 @@
 mod keras_1;
 mod legacy;
 
+pub(crate) use legacy::is_written_on_theano;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{Archive, Array, Arrays, ErrorKind, Problem};

@@ -290,6 +290,20 @@ fn source_of<'a>(arrays: &'a Arrays, group: &str, names: &[String]) -> Result<So
     Ok(Source::joined(first, found.collect()))
 }
 
+/// Whether the weights of `archive` were written by Keras on Theano.
+pub(crate) fn is_written_on_theano(archive: &Archive) -> bool {
+    if !archive.weights_are_legacy() {
+        return false;
+    }
+    let (arrays, root) = (archive.arrays(), archive.legacy_root());
+    let keras_1 = keras_major(archive.legacy_weights_version()) < 2;
+    let groups =
+        arrays.text_list_attribute(root.trim_end_matches('/'), "layer_names").ok().flatten().unwrap_or_default();
+    let names = |group: &String| arrays.text_list_attribute(&format!("{root}{group}"), "weight_names").ok().flatten();
+    let all: Vec<String> = groups.iter().filter_map(names).flatten().collect();
+    is_of_theano(archive, &all, keras_1)
+}
+
 /// Whether the weights were written by Keras on Theano, which flips the kernels of convolutions.
 ///
 /// Keras: version 1 does not say so, but TensorFlow's names end in `:0`, and Theano's do not.
