@@ -39,11 +39,6 @@ fn questions_that_a_file_leaves_open_are_asked() {
             says: "2 problems\n  model.json › layers[1]: interpolation = \"bilinear\" of Keras 2.2.4-tf: was it TensorFlow 1.15 or later, or before? They differ, and the file does not say. Save the model with TensorFlow 2.2 or later\n  model.json › layers[2]: interpolation = \"bilinear\" of Keras 2.2.4-tf: was it TensorFlow 1.15 or later, or before? They differ, and the file does not say. Save the model with TensorFlow 2.2 or later",
         },
         Case {
-            is: "images enlarged by Theano",
-            error: || asked("keras-2.2.4/enlarged/model.h5", "2.2.4", |config| config["backend"] = "theano".into()),
-            says: "2 problems\n  layer \"up_sampling2d_1\" (UpSampling2D): interpolation: \"bilinear\" of Keras on Theano is not supported\n  layer \"up_sampling2d_2\" (UpSampling2D): interpolation: \"bilinear\" of Keras on Theano is not supported",
-        },
-        Case {
             is: "an order of axes that other layers don't agree on",
             error: || asked(IMAGES, "1.2.2", |config| settings(config, "MaxPooling2D")["dim_ordering"] = "th".into()),
             says: "2 problems\n  model.json › layers[0]: dim_ordering is not in the file, and the other layers name 2 orders: which one is it, \"tf\" (channels last) or \"th\"? Save the model with a later version of Keras\n  model.json › layers[4]: dim_ordering is not in the file, and the other layers name 2 orders: which one is it, \"tf\" (channels last) or \"th\"? Save the model with a later version of Keras",

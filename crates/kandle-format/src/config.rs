@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Error, ErrorKind, Limits, Result,
@@ -107,6 +107,8 @@ impl ModelConfig {
         // An architecture is the file itself, and has no place within it.
         let within = if at.is_empty() { String::new() } else { format!("{at} › ") };
         let read = |(index, layer): (usize, &Value)| LayerConfig::read(&format!("{within}layers[{index}]"), layer);
+        let mut layers = layers.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+        name_apart(&mut layers);
         Ok(Self {
             at: at.to_owned(),
             name: config.get("name").and_then(Value::as_str).unwrap_or("model").to_owned(),
@@ -114,7 +116,7 @@ impl ModelConfig {
             registered_name: envelope.registered_name,
             keras_version,
             backend: value.get("backend").and_then(Value::as_str).map(str::to_owned),
-            layers: layers.iter().enumerate().map(read).collect::<Result<_>>()?,
+            layers,
             compiled: value.get("compile_config").and_then(Value::as_object).is_some_and(|config| !config.is_empty()),
             legacy: value.get(ORIGIN).and_then(|origin| origin.get("legacy")) == Some(&Value::Bool(true)),
             assets: assets(value.get(ORIGIN)),
@@ -170,7 +172,29 @@ pub fn keras_major(version: Option<&str>) -> u32 {
     version.unwrap_or("1").split('.').next().and_then(|major| major.parse().ok()).unwrap_or(1)
 }
 
+/// What a model is called that has no name in the file.
+const UNNAMED: &str = "sequential";
+
+/// Gives models without a name in the file one that no other of `layers` has.
+fn name_apart(layers: &mut [LayerConfig]) {
+    let mut taken: BTreeSet<String> =
+        layers.iter().filter(|layer| !layer.is_unnamed()).map(|layer| layer.name.clone()).collect();
+    for layer in layers.iter_mut().filter(|layer| layer.is_unnamed()) {
+        let numbered = (1_usize..).map(|number| format!("{UNNAMED}_{number}"));
+        let free = std::iter::once(UNNAMED.to_owned()).chain(numbered).find(|name| !taken.contains(name));
+        layer.name = free.unwrap_or_default();
+        taken.insert(layer.name.clone());
+    }
+}
+
 impl LayerConfig {
+    /// Whether it is a model that has no name in the file, as Keras before 2.2.3 wrote Sequential models that are no part of a
+    /// graph.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.class == "Sequential" && self.config.get("name") == Some(&Value::Null)
+    }
+
     /// Reads the envelope of a layer; `at` is where it stands, for errors.
     ///
     /// # Errors
@@ -188,7 +212,10 @@ impl LayerConfig {
             }
             config => config.as_object().ok_or_else(|| damaged("config is not an object".to_owned()))?,
         };
+        let is_listed = envelope.config.is_array();
         let name = value.get("name").or_else(|| config.get("name")).and_then(Value::as_str);
+        // Keras: such a list has no name in it, and where it is no part of a graph there is none beside it.
+        let name = name.or(is_listed.then_some(UNNAMED));
         Ok(Self {
             at: at.to_owned(),
             name: name

@@ -126,6 +126,7 @@ pub(crate) struct Builder<'a> {
 /// The layers whose weights lie in one group of a legacy file.
 struct LegacyMembers {
     name: String,
+    is_unnamed: bool,
     /// Whether the model that it is named after, if it is one, is trainable.
     trainable: bool,
     members: Vec<LegacyMember>,
@@ -328,8 +329,8 @@ impl<'a> Builder<'a> {
                         Some(legacy)
                     }
                     None => {
-                        let (name, trainable) = (layer.name.clone(), own_trainable);
-                        self.legacy.push(LegacyMembers { name, trainable, members: Vec::new() });
+                        let (name, is_unnamed, trainable) = (layer.name.clone(), layer.is_unnamed(), own_trainable);
+                        self.legacy.push(LegacyMembers { name, is_unnamed, trainable, members: Vec::new() });
                         self.legacy.len().checked_sub(1)
                     }
                 };
@@ -353,7 +354,7 @@ impl<'a> Builder<'a> {
             Some(group) => group.members.push(member),
             None => {
                 let (name, members) = (name.to_owned(), vec![member]);
-                self.legacy.push(LegacyMembers { name, trainable: true, members });
+                self.legacy.push(LegacyMembers { name, is_unnamed: false, trainable: true, members });
             }
         }
     }

@@ -126,7 +126,11 @@ impl KerasLayer for NestedModel {
         let mut weights = Vec::new();
         for layer in self.plan.weights().layers() {
             let inside = |weight: &Weight| {
-                weight.clone().inside(&layer.group, &layer.prefix, layer.trainable, &Policy::default())
+                let in_group =
+                    |group: &str| weight.clone().inside(group, &layer.prefix, layer.trainable, &Policy::default());
+                let twice = in_group(&layer.group_named_twice);
+                let owner_named_twice = Some(twice.owner_named_twice.unwrap_or(twice.owner));
+                Weight { owner_named_twice, ..in_group(&layer.group) }
             };
             weights.extend(layer.weights.iter().map(inside));
         }

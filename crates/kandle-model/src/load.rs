@@ -11,7 +11,8 @@ use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Problem, Result, n
 
 use crate::{
     Layout, Plan, Weight, WeightMap,
-    locate::{ignored, left_over, locate, place},
+    dialect::differs_on_theano,
+    locate::{ignored, is_written_on_theano, left_over, locate, place},
     numeric::{dtype_of, storage},
     source::Source,
 };
@@ -292,6 +293,11 @@ pub(crate) fn find<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<F
     let mut found: Vec<Found<'_>> = Vec::new();
     let mut names = BTreeSet::new();
     let mut incomplete = Vec::new();
+    if is_written_on_theano(archive)
+        && let Ok(config) = archive.config()
+    {
+        problems.extend(differs_on_theano(&config));
+    }
     let located = locate(archive, map);
     for (layer, sources) in map.layers().iter().zip(located.layers) {
         let at = place(layer);

@@ -3,6 +3,8 @@
 mod keras_1;
 mod legacy;
 
+pub(crate) use legacy::is_written_on_theano;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kandle_format::{Archive, Array, Arrays, ErrorKind, Problem};
@@ -39,10 +41,12 @@ fn second_time<'a>(arrays: &'a Arrays, layer: &LayerWeights) -> Vec<Array<'a>> {
 fn by_number<'a>(arrays: &'a Arrays, layer: &LayerWeights) -> Result<Vec<Source<'a>>, Vec<Problem>> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     all(layer.weights.iter().map(|weight| {
-        let count = counts.entry(weight.owner.as_str()).or_default();
+        let twice = weight.owner_named_twice.as_deref().filter(|_| arrays.names_layers_twice());
+        let owner = twice.unwrap_or(&weight.owner);
+        let count = counts.entry(owner).or_default();
         let number = *count;
         *count += usize::from(weight.part.is_none_or(|(part, parts)| part + 1 == parts) && weight.array.is_none());
-        let group = match weight.owner.as_str() {
+        let group = match owner {
             "" => layer.group_in(arrays).to_owned(),
             owner => format!("{}/{owner}", layer.group_in(arrays)),
         };

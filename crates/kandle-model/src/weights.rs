@@ -16,6 +16,8 @@ pub struct Weight {
     pub layout: Layout,
     /// The object inside the layer that has it, as the weight store spells its path: `cell`; empty for the layer itself.
     pub owner: String,
+    /// The same in a store that counts a layer with weights twice, where it is another.
+    pub(crate) owner_named_twice: Option<String>,
     /// The dtype in the file; `None` for the layer's variable dtype.
     pub dtype: Option<Dtype>,
     /// Whether Keras trains it while its layer is trainable.
@@ -50,6 +52,7 @@ impl Weight {
             candle,
             layout,
             owner,
+            owner_named_twice: None,
             dtype,
             trainable,
             autocast,
@@ -113,6 +116,7 @@ impl Weight {
             (a, b) => format!("{a}{by}{b}"),
         };
         self.owner = joined(owner, &self.owner, "/");
+        self.owner_named_twice = self.owner_named_twice.map(|twice| joined(owner, &twice, "/"));
         self.candle = joined(prefix, &self.candle, ".");
         self.copy = self.copy.map(|copy| joined(owner, &copy, "/"));
         self.trainable &= trainable;
@@ -282,6 +286,8 @@ impl WeightMap {
 pub(crate) struct LegacyGroup {
     /// The layer's name, and the group's.
     pub name: String,
+    /// Whether the file's configuration has no name for it, so that the group's is not known.
+    pub is_unnamed: bool,
     /// Whether the model that it is named after, if it is one, is trainable.
     pub trainable: bool,
     /// What lies in it, in the order of the model.

@@ -408,7 +408,12 @@ impl Builder<'_> {
             };
             let members: Vec<LegacyMember> = group.members.into_iter().filter_map(of_entry).collect();
             if !members.is_empty() {
-                plan.weights.legacy.push(LegacyGroup { name: group.name, trainable: group.trainable, members });
+                plan.weights.legacy.push(LegacyGroup {
+                    name: group.name,
+                    is_unnamed: group.is_unnamed,
+                    trainable: group.trainable,
+                    members,
+                });
             }
         }
         let model = |scope: Scope| PlannedModel {

@@ -106,7 +106,7 @@ pub(super) struct Call {
 ///
 /// Keras: a model that begins with its input has a call of its own, its definition, which is not in the file. A Sequential
 /// model that never knew its input has none; before TensorFlow kept Keras, there were no such models.
-fn first_call(layer: &LayerConfig, model: &ModelConfig) -> u64 {
+pub(super) fn first_call(layer: &LayerConfig, model: &ModelConfig) -> u64 {
     let Some(Ok(inner)) = layer.model(model.keras_version.as_deref()) else { return 0 };
     let starts_with_input = inner
         .layers

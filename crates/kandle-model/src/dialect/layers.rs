@@ -171,7 +171,6 @@ const KERAS_1: &[(&[&str], &[Word])] = &[
             Is("filter_length", "kernel_size"),
             Idle("input_dim"),
             Idle("input_length"),
-            Idle("output_shape"),
         ],
     ),
     (
@@ -227,6 +226,11 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
         && config.get("dtype").and_then(Json::as_str).and_then(Dtype::from_name).is_some_and(|dtype| !dtype.is_float())
     {
         config.remove("dtype");
+    }
+    // Keras: before 2.1.4 a wrapper's flag did nothing, only that of the layer inside; but for TimeDistributed in version 1.
+    let is_idle = layer.class == "Bidirectional" || (layer.class == "TimeDistributed" && major == 2);
+    if is_idle && is_older_than_tensorflows(version) && !is_from(version, [2, 1, 4]) {
+        config.remove("trainable");
     }
     let refuse = |what: String| Problem::new(ErrorKind::Unsupported, &layer.at, what);
     if layer.class == "InputLayer" && config.contains_key("batch_shape") {

@@ -10,6 +10,7 @@ mod branches;
 mod calls;
 mod layers;
 mod tensorflow;
+mod theano;
 
 use std::borrow::Cow;
 
@@ -19,6 +20,7 @@ use serde_json::json;
 pub(crate) use layers::translate as layer;
 pub(crate) use tensorflow::TensorFlowFunction;
 pub use tensorflow::tensorflow_functions;
+pub(crate) use theano::differs_on_theano;
 
 /// The first version of Keras whose words are those that the rest of this crate reads.
 const MODERN: u32 = 3;

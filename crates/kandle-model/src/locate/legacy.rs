@@ -81,6 +81,12 @@ fn names_of_groups(archive: &Archive, map: &WeightMap) -> Result<Vec<String>, Pr
             with_weights.push(name);
         }
     }
+    if map.legacy.iter().any(|group| group.is_unnamed) {
+        // Keras: names are of no meaning where it opens a file, the order is; here those that are known must fit too.
+        let fits = |(group, name): (&LegacyGroup, &String)| group.is_unnamed || group.name == *name;
+        let fit = !archive.weights_are_its_own() || map.legacy.iter().zip(&with_weights).all(fits);
+        return Ok(if fit && with_weights.len() == map.legacy.len() { with_weights } else { own() });
+    }
     let known: BTreeSet<&String> = with_weights.iter().collect();
     if map.legacy.iter().all(|group| known.contains(&group.name)) {
         let in_order = map.legacy.iter().map(|group| &group.name).eq(&with_weights);
@@ -125,7 +131,13 @@ fn trained_or_not<'a>(map: &'a WeightMap, members: &'a [LegacyMember], depth: us
                 let Some(layer) = map.layers.get(first.entry) else { continue };
                 let of_layer = layer.weights.iter().enumerate();
                 let wanted = of_layer.filter(|(_, weight)| (weight.trainable && first.trainable) == trained);
-                found.extend(wanted.map(|(number, weight)| Member { entry: first.entry, number, layer, weight }));
+                let mut wanted: Vec<(usize, &Weight)> = wanted.collect();
+                if map.before_tensorflow {
+                    // Keras: a frozen layer gave what it would train first, which is of note where a model is inside it.
+                    wanted.sort_by_key(|(_, weight)| !weight.trainable);
+                }
+                let member = |(number, weight)| Member { entry: first.entry, number, layer, weight };
+                found.extend(wanted.into_iter().map(member));
             }
             Some((_, true)) => found.extend(trained_or_not(map, block, depth + 1, trained)),
             Some((_, false)) if trained => {}
@@ -148,6 +160,9 @@ fn as_they_are<'a>(map: &'a WeightMap, members: &'a [LegacyMember]) -> Vec<Membe
     weights.collect()
 }
 
+/// What wrappers and cells call what is inside them.
+const PLACES: &[&str] = &["layer", "cell", "forward_layer", "backward_layer"];
+
 /// One weight in a group of a legacy file.
 pub(super) struct Member<'a> {
     pub entry: usize,
@@ -158,12 +173,19 @@ pub(super) struct Member<'a> {
 
 impl Member<'_> {
     /// Whether a legacy file's `name` begins with the name of the weight's layer, behind those of models around it.
-    fn is_of_layer(&self, name: &str, keras_1: bool) -> bool {
-        let own = self.layer.layer.rsplit('/').next().unwrap_or_default();
+    pub(super) fn is_of_layer(&self, name: &str, keras_1: bool) -> bool {
+        let own = self.name_of_layer();
         if keras_1 {
             return name.strip_prefix(own).is_some_and(|rest| rest.starts_with('_'));
         }
         name.split('/').rev().skip(1).any(|part| part == own)
+    }
+
+    /// The name of the layer that has the weight: one inside a model inside a wrapper, where it is there.
+    pub(super) fn name_of_layer(&self) -> &str {
+        let within = self.weight.owner.contains("layers/").then(|| self.weight.candle.rsplit('.').skip(1));
+        let named = within.into_iter().flatten().find(|part| !PLACES.contains(part));
+        named.unwrap_or_else(|| self.layer.layer.rsplit('/').next().unwrap_or_default())
     }
 
     /// Whether the weight may be called `name` in a legacy file.
@@ -239,7 +261,7 @@ fn in_group<'a>(
 fn wanted_names(names: &[String], members: &[&Member<'_>], keras_1: bool) -> Option<Vec<Vec<String>>> {
     let one = |names: Vec<String>| names.into_iter().map(|name| vec![name]).collect();
     if keras_1 && keras_1::has_gates(names) {
-        return keras_1::wanted_names(names, members);
+        return keras_1::by_layer(names, members).or_else(|| keras_1::wanted_names(names, members));
     }
     let pairs = || names.iter().zip(members);
     let in_order = names.len() == members.len() && pairs().all(|(name, member)| member.is_called(name, keras_1));
@@ -266,6 +288,20 @@ fn source_of<'a>(arrays: &'a Arrays, group: &str, names: &[String]) -> Result<So
     let mut found = found.into_iter();
     let first = found.next().ok_or("a weight without a name")?;
     Ok(Source::joined(first, found.collect()))
+}
+
+/// Whether the weights of `archive` were written by Keras on Theano.
+pub(crate) fn is_written_on_theano(archive: &Archive) -> bool {
+    if !archive.weights_are_legacy() {
+        return false;
+    }
+    let (arrays, root) = (archive.arrays(), archive.legacy_root());
+    let keras_1 = keras_major(archive.legacy_weights_version()) < 2;
+    let groups =
+        arrays.text_list_attribute(root.trim_end_matches('/'), "layer_names").ok().flatten().unwrap_or_default();
+    let names = |group: &String| arrays.text_list_attribute(&format!("{root}{group}"), "weight_names").ok().flatten();
+    let all: Vec<String> = groups.iter().filter_map(names).flatten().collect();
+    is_of_theano(archive, &all, keras_1)
 }
 
 /// Whether the weights were written by Keras on Theano, which flips the kernels of convolutions.

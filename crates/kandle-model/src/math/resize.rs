@@ -59,11 +59,8 @@ pub(crate) fn resize(
     interpolation: Interpolation,
     antialias: bool,
 ) -> Result<Tensor> {
+    check_sizes(xs, height, width)?;
     let (_, from_height, from_width, _) = xs.dims4()?;
-    // Up to 2²⁴ a float32 holds every integer.
-    if [from_height, from_width, height, width].iter().any(|size| !(1..=1 << 24).contains(size)) {
-        bail!("an image of {from_height} × {from_width} cannot be resized to {height} × {width}");
-    }
     if interpolation == Interpolation::Nearest {
         let rows = select(xs, 1, &nearest(from_height, height))?;
         return select(&rows, 2, &nearest(from_width, width));
@@ -93,6 +90,15 @@ pub(crate) fn resize(
             sums * f64::from(1.0 / (scale(from_height, height) * scale(from_width, width)))
         }
     }
+}
+
+fn check_sizes(xs: &Tensor, height: usize, width: usize) -> Result<()> {
+    let (_, from_height, from_width, _) = xs.dims4()?;
+    // Up to 2²⁴ a float32 holds every integer.
+    if [from_height, from_width, height, width].iter().any(|size| !(1..=1 << 24).contains(size)) {
+        bail!("an image of {from_height} × {from_width} cannot be resized to {height} × {width}");
+    }
+    Ok(())
 }
 
 /// Pixels a pixel of the result is made from: for each pixel of the result, where they are and what they weigh.

@@ -19,10 +19,23 @@ pub(crate) struct LeakyRelu {
     negative_slope: f64,
 }
 
+/// Refuses a slope above 1 where the file does not tell what it does.
+///
+/// Keras: before TensorFlow 1.15 it is the larger of `x` and `slope · x`, whatever the sign of `x`.
+pub(super) fn refuse_steep(fields: &mut Fields<'_>, slope: f64) {
+    if slope > 1.0 && fields.keras_major() == 2 && !fields.is_from([2, 4, 0]) {
+        fields.refuse(format!(
+            "a slope of {slope}, above 1, is not supported in a file of Keras before 2.4: versions of TensorFlow differ"
+        ));
+    }
+}
+
 impl KerasLayer for LeakyRelu {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self { negative_slope: fields.not_negative("negative_slope", 0.3) }
+        let negative_slope = fields.not_negative("negative_slope", 0.3);
+        refuse_steep(fields, negative_slope);
+        Self { negative_slope }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {

@@ -9,6 +9,7 @@
 use candle_core::Tensor;
 use kandle_format::{Dtype, Problem};
 
+use super::leaky_relu::refuse_steep;
 use crate::{
     Call, Fields, Given, KerasLayer, Masking, Spec, Value,
     activation::{clip, leaky_relu, relu, relu_of_integers},
@@ -28,9 +29,11 @@ impl KerasLayer for Relu {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
         let max_value = fields.not_negative("max_value", f64::INFINITY);
+        let negative_slope = fields.not_negative("negative_slope", 0.0);
+        refuse_steep(fields, negative_slope);
         Self {
             max_value: (max_value < f64::INFINITY).then_some(max_value),
-            negative_slope: fields.not_negative("negative_slope", 0.0),
+            negative_slope,
             threshold: fields.not_negative("threshold", 0.0),
             // Keras: in TensorFlow up to 2.4 a mask ends here.
             passes_masks: fields.is_older_than_tensorflows() || fields.is_from([2, 5, 0]),

@@ -12,12 +12,13 @@
 //!
 //! Source: keras/src/layers/convolutional/base_conv_transpose.py.
 
-use kandle_format::{Dtype, Problem};
+use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::settings::{Both, Settings, keras_kernel};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Shape, Spec, Value, Weight,
     math::convolution::{transposed, transposed_lengths},
+    plan::shape,
 };
 
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct ConvTranspose<const AXES: usize> {
     filters: usize,
     /// How many cells longer than the shortest the output is; `None` where Keras takes the longest.
     output_padding: Option<Vec<usize>>,
+    /// The output's axes where the file says them, but for the batch.
+    output_shape: Option<Vec<Option<usize>>>,
     settings: Settings,
 }
 
@@ -45,7 +48,9 @@ impl<const AXES: usize> KerasLayer for ConvTranspose<AXES> {
                 vec![0; AXES]
             })
         });
-        Self { filters: fields.size("filters"), output_padding, settings }
+        let output_shape = if fields.keras_major() < 2 { fields.take("output_shape").and_then(shape) } else { None };
+        let output_shape = output_shape.map(|Shape(axes)| axes.into_iter().skip(1).collect());
+        Self { filters: fields.size("filters"), output_padding, output_shape, settings }
     }
 
     fn weights(&self, given: Given<'_, Spec>) -> Result<Vec<Weight>, String> {
@@ -58,7 +63,18 @@ impl<const AXES: usize> KerasLayer for ConvTranspose<AXES> {
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
         let (windows, extra) = (self.settings.windows()?, self.output_padding.as_deref());
         let lengths = |spatial: &[Option<usize>]| transposed_lengths(spatial, &windows, self.settings.padding, extra);
-        self.settings.output_of(given, self.filters, lengths)
+        let outputs = self.settings.output_of(given, self.filters, lengths)?;
+        // Keras: version 1 had to be told the shape of the output, of which there are several that fit.
+        let differs = |output: &Spec, told: &[Option<usize>]| {
+            output.shape.0.iter().skip(1).zip(told).any(|(axis, told)| told.is_some() && axis != told)
+        };
+        if let (Some(told), [output]) = (&self.output_shape, outputs.as_slice())
+            && differs(output, told)
+        {
+            let what = format!("output_shape is not supported where it is not {} without the batch", output.shape);
+            return Err(Problem::new(ErrorKind::Unsupported, "", what));
+        }
+        Ok(outputs)
     }
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {

@@ -5,6 +5,7 @@
 //! interpolations than `nearest`, those of `keras.ops.image.resize`.
 //!
 //! Keras: in version 2 what these give is float32, whatever goes in; later it is cast back.
+//! Keras: what is bilinear was `tf.image.resize_bilinear` before it became part of TensorFlow, and there up to 1.14.
 //!
 //! Source: keras/src/layers/reshaping/up_sampling{1,2,3}d.py, keras/src/ops/image.py (`_resize`).
 
@@ -40,9 +41,6 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
         // Keras: until TensorFlow 1.15, and in all versions before it became part of TensorFlow.
         let old = fields.is_older_than_tensorflows() || !fields.is_from([2, 2, 4]);
         if interpolation == Interpolation::Bilinear && old {
-            if fields.context().on_theano {
-                fields.refuse("interpolation: \"bilinear\" of Keras on Theano is not supported");
-            }
             interpolation = Interpolation::BilinearOfCorners;
         }
         Self {

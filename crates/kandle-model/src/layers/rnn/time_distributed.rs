@@ -4,7 +4,7 @@
 //! of kernel `[[2]]` without bias, `[[[1], [3]]]` gives `[[[2], [6]]]`. The mask of the steps goes on with the result; a
 //! layer that takes a mask gets `mask[:, t]` at the step t, which is of use where the mask has a third axis.
 //!
-//! Keras: the layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
+//! Keras: before 2.2 the layer got no mask. The layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
 //! dtype it gets does so in the outer one; a recurrent layer, an Embedding or a model casts to its own and gives that back.
 //!
 //! Keras: in version 2 the mask that goes on is that of the layer inside, if it gives one; else that of the steps, where a step
@@ -33,6 +33,8 @@ pub(super) struct TimeDistributed {
     /// Whether the layer computes by its own dtype policy.
     by_own_policy: bool,
     asks_for_mask: bool,
+    /// Whether the layer gets a mask.
+    gives_masks: bool,
 }
 
 /// Layers whose parts are called as layers, or that cast by themselves: the dtype policy that counts is their own.
@@ -121,7 +123,13 @@ impl KerasLayer for TimeDistributed {
         fields.training_only(&["activity_regularizer"]);
         let Some(value) = fields.take("layer") else {
             fields.wrong("layer is missing");
-            return Self { layer: None, by_sample: false, by_own_policy: false, asks_for_mask: false };
+            return Self {
+                layer: None,
+                by_sample: false,
+                by_own_policy: false,
+                asks_for_mask: false,
+                gives_masks: true,
+            };
         };
         if holds_stateful(value) {
             // Keras: its states go on from step to step.
@@ -132,7 +140,8 @@ impl KerasLayer for TimeDistributed {
         let known = layer.as_ref().is_some_and(|layer| !layer.is_custom && BY_SAMPLE.contains(&layer.class.as_str()));
         let by_sample = known && has_plain_activations(value);
         let asks_for_mask = dialect::is_legacy(fields.keras_major());
-        Self { layer, by_sample, by_own_policy, asks_for_mask }
+        let gives_masks = fields.is_from([2, 2, 0]);
+        Self { layer, by_sample, by_own_policy, asks_for_mask, gives_masks }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -194,7 +203,8 @@ impl KerasLayer for TimeDistributed {
         // What goes on where the layer gives no mask.
         let steps = mask.filter(|_| self.asks_for_mask).cloned();
         let steps = steps.map(|mask| (2..mask.rank()).try_fold(mask, |mask, _| mask.max(2))).transpose()?;
-        let mask = mask.filter(|_| self.asks_for_mask || inner.layer.parameters().contains(&"mask"));
+        let takes_mask = self.gives_masks && (self.asks_for_mask || inner.layer.parameters().contains(&"mask"));
+        let mask = mask.filter(|_| takes_mask);
         let apply = |xs: Tensor, mask: Option<Tensor>| {
             let tensors = [input.with_tensor(xs).with_mask(mask)];
             let outputs = if self.by_own_policy {
