@@ -21,7 +21,8 @@ use crate::{Failure, modules, tensors};
 /// An LSTM's second bias, which PyTorch has and Keras has not, is written as zeros. The table that is printed says which
 /// module takes which layer; docs/pytorch.md says what each module must be told besides.
 ///
-/// Both files are written, or neither. What cannot be loaded is refused, by name.
+/// Both files are written, or neither; with --force, a failure between the two can leave the first. What cannot be loaded is
+/// refused, by name.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -93,6 +94,13 @@ fn targets(args: &Args) -> Result<PathBuf, Failure> {
     for target in [&args.out, &beside] {
         if [Some(&args.model), args.weights.as_ref()].into_iter().flatten().any(|given| same(given, target)) {
             return Err(format!("{}: would be written over the file that is read", target.display()).into());
+        }
+        if target.is_dir() {
+            return Err(format!("{}: is a folder", target.display()).into());
+        }
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if args.model.is_dir() && same(&args.model, folder) {
+            return Err(format!("{}: lies in the folder that is read", target.display()).into());
         }
     }
     if let Some(target) = [&args.out, &beside].into_iter().find(|target| target.symlink_metadata().is_ok())

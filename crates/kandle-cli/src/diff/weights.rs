@@ -218,7 +218,10 @@ fn by_path<'a>(a: &'a Side, b: &'a Side) -> Result<Option<Pair<'a>>, Failure> {
     let arrays = |archive: &'a Archive| -> Vec<Tensor<'a>> {
         let arrays = archive.arrays();
         // What the optimizer left is no weight of the model.
-        let weights = arrays.paths().filter(|path| !path.starts_with("optimizer"));
+        let weights = arrays.paths().filter(|path| match archive.weights_are_legacy() {
+            true => path.starts_with(archive.legacy_root()),
+            false => !path.starts_with("optimizer/"),
+        });
         weights.filter_map(|path| arrays.array(path)).map(Tensor::of_array).collect()
     };
     Ok(match (a.archive(), b.archive(), &a.file, &b.file) {

@@ -244,6 +244,15 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
         problems.extend(kernel_size(config).map(refuse));
         problems.extend(apply(KERAS_1, &layer.class, config).into_iter().map(refuse));
         order_of_axes(config);
+        if layer.class == "ZeroPadding2D" {
+            sides(config);
+        }
+        if layer.class == "BatchNormalization" && (version.is_none() || !is_from(version, [1, 0, 6])) {
+            let version = version.map_or_else(|| "1 without a number".to_owned(), kandle_format::shown);
+            problems.push(refuse(format!(
+                "written by Keras {version}: until 1.0.5 running_std was a deviation, later a variance. Save the model with Keras 1.0.6 or later"
+            )));
+        }
         if layer.class == "Merge" {
             match merge(config) {
                 Ok(class) => class.clone_into(&mut layer.class),
@@ -389,6 +398,19 @@ fn orders_in(value: &Json, found: &mut BTreeSet<String>) {
         }
         _ => {}
     }
+}
+
+/// The cells at each side of an image, which Keras 1 also writes as one list or by name.
+fn sides(config: &mut Map<String, Json>) {
+    let four = match config.get("padding") {
+        Some(Json::Array(cells)) if cells.len() == 4 => cells.clone(),
+        Some(Json::Object(cells)) => {
+            const SIDES: [&str; 4] = ["top_pad", "bottom_pad", "left_pad", "right_pad"];
+            SIDES.iter().map(|side| cells.get(*side).cloned().unwrap_or_else(|| 0.into())).collect()
+        }
+        _ => return,
+    };
+    config.insert("padding".to_owned(), four.chunks(2).collect::<Vec<_>>().into());
 }
 
 /// `dim_ordering`, as Keras 1 calls `data_format`.

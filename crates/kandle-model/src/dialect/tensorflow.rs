@@ -265,7 +265,6 @@ const OTHERS: &[&str] = &[
     "cumsum",
     "depth_to_space",
     "depthwise_conv2d",
-    "einsum",
     "ensure_shape",
     "expand_dims",
     "fill",
@@ -324,6 +323,10 @@ fn operation(name: &str, call: Call) -> Translation {
     taken.take("name");
     // The same function has several names; which of them is written depends on the version.
     let plain = name.trim_start_matches("compat.v1.");
+    if name == "compat.v1.where" {
+        // TensorFlow: with a condition of one axis it takes whole rows, not numbers.
+        return Err(NOT_SUPPORTED.to_owned());
+    }
     let plain = ["math.", "nn.", "linalg."].iter().find_map(|module| plain.strip_prefix(module)).unwrap_or(plain);
     let find = |table: &'static [(&'static str, &'static str, &'static str)]| {
         table.iter().find(|(function, ..)| *function == plain || *function == name)
@@ -544,15 +547,7 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
             let class = if name == "cumsum" { "Cumsum" } else { "Cumprod" };
             made(class, rule::SAME, vec![taken.first()?]).with("axis", axis)
         }
-        "einsum" => {
-            let subscripts = taken.first()?;
-            let operands = match taken.need("inputs")? {
-                Json::Array(operands) => operands,
-                one => vec![one],
-            };
-            taken.only("optimize", &["\"greedy\""])?;
-            made("Einsum", rule::FLOATS, operands).with("subscripts", subscripts)
-        }
+        "einsum" => return Err("its operands are not in the file: Keras saves the equation alone".to_owned()),
         "expand_dims" => {
             let axis = taken.integer(&["axis", "dim"], 0)?;
             made("ExpandDims", rule::SAME, vec![taken.first()?]).with("axis", axis)

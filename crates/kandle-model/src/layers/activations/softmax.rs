@@ -3,6 +3,8 @@
 //! Shapes: xs of any shape, floats; a mask that broadcasts to it; the result has the same shape. `[0, ln 3]` gives
 //! `[0.25, 0.75]`. What is masked counts as −1e9 (−3e4 in float16), and comes out as 0; before Keras 3.10, 1e9 is subtracted.
 //!
+//! Keras: before TensorFlow 2.4 the layer takes no mask. 2.3 names the same version, so that a mask is refused there.
+//!
 //! Source: keras/src/layers/activations/softmax.py.
 
 use candle_core::{Tensor, bail};
@@ -18,12 +20,27 @@ use crate::{
 pub(crate) struct Softmax {
     axes: Vec<i64>,
     masked: Masked,
+    masks: Masks,
+}
+
+/// What the layer makes of a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Masks {
+    Taken,
+    Ignored,
+    /// The version does not tell.
+    Open,
 }
 
 impl KerasLayer for Softmax {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self { axes: fields.integers("axis").unwrap_or_else(|| vec![-1]), masked: Masked::of(fields) }
+        let masks = match fields.is_from([2, 4, 0]) {
+            false => Masks::Ignored,
+            true if fields.is_from([2, 5, 0]) => Masks::Taken,
+            true => Masks::Open,
+        };
+        Self { axes: fields.integers("axis").unwrap_or_else(|| vec![-1]), masked: Masked::of(fields), masks }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -39,7 +56,10 @@ impl KerasLayer for Softmax {
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.given.tensor("inputs").ok_or_else(|| candle_core::Error::msg("expected one input"))?;
         let axes = axes(&self.axes, input.tensor.rank()).map_err(candle_core::Error::msg)?;
-        let mask = call.given.mask().map(truth).transpose()?;
+        let mask = call.given.mask().filter(|_| self.masks != Masks::Ignored).map(truth).transpose()?;
+        if mask.is_some() && self.masks == Masks::Open {
+            bail!("a mask, which TensorFlow 2.3 ignores and 2.4 takes: the file does not say which of them wrote it")
+        }
         let mask = mask.as_ref().map(|mask| (mask, self.masked));
         Ok(vec![input.with_tensor(softmax(&input.tensor, &axes, mask, call.given.policy())?)])
     }

@@ -4,10 +4,12 @@
 //! xs's axes without that one, then ys's without its batch axis and that one; `(batch, 1)` where none is left. With
 //! `axes = 1`, `[[1, 2]]` and `[[3, 4]]` give `[[11]]`. With `normalize`, both are first scaled to length 1 along their axis.
 //!
+//! Keras: before 2.3 the last axes of inputs with more than three were multiplied as matrices; these are refused.
+//!
 //! Source: keras/src/layers/merging/dot.py.
 
 use candle_core::{DType, Tensor, bail};
-use kandle_format::{Dtype, Problem};
+use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::arithmetic::{promoted, result_type, wrapped};
 use crate::{
@@ -24,6 +26,7 @@ pub(crate) struct Dot {
     /// The axis of each input.
     axes: (i64, i64),
     normalize: bool,
+    takes_many_axes: bool,
 }
 
 impl KerasLayer for Dot {
@@ -37,7 +40,7 @@ impl KerasLayer for Dot {
                 (-1, -1)
             }
         };
-        Self { axes, normalize: fields.flag("normalize", false) }
+        Self { axes, normalize: fields.flag("normalize", false), takes_many_axes: fields.is_from([2, 3, 0]) }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -46,6 +49,11 @@ impl KerasLayer for Dot {
             return Err(cannot(format!("expected 2 inputs, found {}", inputs.len())));
         };
         let (of_x, of_y) = self.places(x.shape.rank(), y.shape.rank()).map_err(cannot)?;
+        if !self.takes_many_axes && x.shape.rank().max(y.shape.rank()) > 3 {
+            let what =
+                "inputs of more than 3 axes, which Keras before 2.3 multiplied otherwise, and TensorFlow 2 did not";
+            return Err(Problem::new(ErrorKind::Unsupported, "", what));
+        }
         let size = |shape: &Shape, axis: usize| shape.0.get(axis).copied().flatten();
         if let (Some(a), Some(b)) = (size(&x.shape, of_x), size(&y.shape, of_y))
             && a != b

@@ -3,9 +3,12 @@
 //! Shapes: numbers `(batch, …)`, bins `(batch, …)`, int32, or encoded. With boundaries `[0, 1]`, `[−1, 0, 3]` gives
 //! `[0, 1, 2]`.
 //!
+//! Keras: TensorFlow 2.4 and 2.5 put a number on a boundary into the bin below, 2.3 and 2.8 into that above. From 2.3 to 2.7
+//! such a number is refused.
+//!
 //! Source: keras/src/layers/preprocessing/discretization.py; tensorflow/core/kernels/bucketize_op.cc.
 
-use candle_core::DType;
+use candle_core::{DType, bail};
 use kandle_format::{Dtype, Problem, json};
 
 use crate::{
@@ -19,6 +22,8 @@ use super::encode::{OutputMode, encode};
 pub(crate) struct Discretization {
     boundaries: Vec<f32>,
     mode: OutputMode,
+    /// Whether the bin of a number on a boundary is not known.
+    is_open: bool,
 }
 
 impl KerasLayer for Discretization {
@@ -41,7 +46,8 @@ impl KerasLayer for Discretization {
             (Some(_), Some(boundaries)) if boundaries.is_sorted() => {}
             (Some(value), _) => fields.invalid("bin_boundaries", value, "a list of numbers in rising order"),
         }
-        Self { boundaries: boundaries.unwrap_or_default(), mode }
+        let is_open = fields.keras_major() < 3 && !fields.is_from([2, 8, 0]);
+        Self { boundaries: boundaries.unwrap_or_default(), mode, is_open }
     }
 
     fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
@@ -56,6 +62,11 @@ impl KerasLayer for Discretization {
         let input = call.input()?;
         // Keras: all numbers are compared as float32, float64 too.
         let numbers = input.tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(number) = numbers.iter().find(|number| self.is_open && self.boundaries.contains(number)) {
+            bail!(
+                "{number} is a boundary: its bin is another in TensorFlow 2.3 than in 2.4, and the file does not tell"
+            )
+        }
         // Keras: NaN is below no boundary, and so in the last bin.
         let below = |number: f32| self.boundaries.partition_point(|boundary| number.is_nan() || number >= *boundary);
         let bins = numbers.into_iter().map(|number| Ok(i64::try_from(below(number))?));

@@ -9,12 +9,13 @@
 //! Keras: outputs come in the dtype of this layer, states in those of the layers inside.
 //!
 //! Keras: with `return_sequences` outputs at masked steps are 0, whatever `zero_output_for_mask` says. Before Keras became part
-//! of TensorFlow they were those of the step before.
+//! of TensorFlow they were those of the step before, and so in LSTM and GRU of TensorFlow 2.0 and 2.1 on processors, whose
+//! masks are refused.
 //!
 //! Source: keras/src/layers/rnn/bidirectional.py.
 
-use candle_core::{D, Result, Tensor};
-use kandle_format::{Dtype, Problem};
+use candle_core::{D, Result, Tensor, bail};
+use kandle_format::{Dtype, Problem, json::Value as Json};
 
 use super::{
     cell::{InnerCell, Inside, cast_for},
@@ -30,6 +31,8 @@ pub(super) struct Bidirectional {
     forward: Inside<Recurrent>,
     backward: Inside<Recurrent>,
     merge: Merge,
+    /// Whether what it gives at masked steps depends on the device it ran on.
+    is_open_where_masked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +66,11 @@ impl KerasLayer for Bidirectional {
         for direction in [&mut forward, &mut backward].into_iter().filter(|_| !repeats) {
             direction.layer.zero_output_for_mask = direction.layer.return_sequences;
         }
-        Self { forward, backward, merge }
+        let value = fields.take("layer");
+        let is_open_where_masked = forward.layer.return_sequences
+            && fields.context().keras_version == Some("2.2.4-tf")
+            && value.is_some_and(chosen_by_device);
+        Self { forward, backward, merge, is_open_where_masked }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -95,6 +102,12 @@ impl KerasLayer for Bidirectional {
     fn forward(&self, call: Call<'_>) -> Result<Vec<Value>> {
         let policy = call.given.policy();
         let (sequences, initial) = parts(&call)?;
+        if self.is_open_where_masked && call.given.mask().is_some() {
+            bail!(
+                "a mask, of which TensorFlow 2.0 and 2.1 make something else on processors than later versions and GPUs: \
+                 save the model with TensorFlow 2.2 or later"
+            )
+        }
         let sequences = cast_for(policy, &sequences)?;
         let initial = initial.iter().map(|state| cast_for(policy, state)).collect::<Result<Vec<_>>>()?;
         let (of_forward, of_backward) = initial.split_at(initial.len() / 2);
@@ -179,6 +192,16 @@ fn direction(fields: &mut Fields<'_>, key: &'static str) -> Inside<Recurrent> {
         let InnerCell { class, trainable, policy, layer } = InnerCell::default();
         Inside { class, trainable, policy, layer: Recurrent::of(layer) }
     })
+}
+
+/// Whether the recurrent layer `value` is one of those of TensorFlow 2 that run in another way on a GPU.
+fn chosen_by_device(value: &Json) -> bool {
+    let setting = |key: &str| value.get("config").and_then(|config| config.get(key));
+    match value.get("class_name").and_then(Json::as_str) {
+        Some("LSTM") => setting("implementation").and_then(Json::as_u64) != Some(1),
+        Some("GRU") => setting("reset_after").and_then(Json::as_bool) == Some(true),
+        _ => false,
+    }
 }
 
 /// Notes what Keras does not accept about the two directions.
