@@ -559,6 +559,18 @@ def _(rng):
     return Model([ids, parts], outputs), [numbers, np.array([[[1, 0, 2, 0], [0, 0, 0, 0], [3, 3, 0, 1]], [[0, 5, 6, 7], [8, 0, 0, 0], [0, 0, 0, 0]]], "int32")]
 
 
+@recipe("small_epsilon", "An epsilon that TensorFlow's fused normalization raises up to 2.11, and later doesn't; a mask that MultiHeadAttention ends before 2.10.", when=NEW, truth=False, fill=False)
+def _(rng):
+    x, volume, ids = Input((3, 4, 2)), Input((2, 3, 2, 2)), Input((4,), dtype="int32")
+    y = layers.Embedding(10, 3, mask_zero=True)(ids)
+    outputs = [layers.BatchNormalization(epsilon=1e-7)(x), layers.BatchNormalization(epsilon=1e-7)(volume), layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3)(y, y))]
+    model = Model([x, volume, ids], outputs)
+    fill(ENGINE, "small_epsilon", model)
+    small = [v for v in unique(model.weights) if "variance" in v.name]
+    K.batch_set_value([(v, rng.uniform(0.0, 2e-5, K.int_shape(v)).astype(K.floatx())) for v in small])
+    return model, [normal(rng, 2, 3, 4, 2), normal(rng, 2, 2, 3, 2, 2), np.array([[1, 0, 3, 0], [9, 8, 0, 2]], "int32")]
+
+
 @recipe("several_axes", "Statistics or weights along several axes in another order; integers normalized to whole numbers; pixels cast back.", when=NEW)
 def _(rng):
     x, ids, pixels = Input((3, 4, 2)), Input((3, 4), dtype="int32"), Input((3, 2, 2), dtype="uint8")

@@ -270,6 +270,9 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
                 let axis = axis.clone();
                 config.insert("axis".to_owned(), axis);
             }
+            if layer.class == "SyncBatchNormalization" {
+                config.insert("fused".to_owned(), false.into());
+            }
         }
         // Keras 2.7 and later: at inference it is this. Before, the layer refuses it.
         "RandomCrop" if is_from(version, [2, 7, 0]) => {

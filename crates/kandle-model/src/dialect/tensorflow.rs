@@ -686,7 +686,10 @@ fn other(name: &str, taken: &mut Taken) -> Translation {
         }
         "tile" => {
             let multiples = taken.need("multiples")?;
-            made("Tile", rule::SAME, vec![taken.first()?]).with("repeats", multiples)
+            match is_computed(&multiples) {
+                true => made("tf.tile", rule::SAME, vec![taken.first()?, multiples]),
+                false => made("Tile", rule::SAME, vec![taken.first()?]).with("repeats", multiples),
+            }
         }
         "top_k" => {
             let k = taken.integer(&["k"], 1)?;

@@ -98,6 +98,25 @@ pub(crate) static FUNCTIONS: &[Operation] = &[
         ("method", Setting::Text),
         ("antialias", Setting::Flag(false)),
     ]),
+    operation(
+        "tf.tile",
+        &["x", "shape"],
+        |node| {
+            let (Spec { shape: Shape(axes), dtype }, times) = (node.spec("x")?, planned_sizes(node)?);
+            if axes.len() != times.len() {
+                return Err(invalid(format!("{} axes cannot be repeated {} times", axes.len(), times.len())));
+            }
+            one(Shape(axes.into_iter().zip(times).map(|(size, times)| size?.checked_mul(times?)).collect()), dtype)
+        },
+        |node| {
+            let (value, times) = (node.value("x")?, dims(node)?);
+            let count = times.iter().try_fold(value.tensor.elem_count(), |count, times| count.checked_mul(*times));
+            match count.filter(|count| (1..=MOST_ELEMENTS).contains(count)) {
+                Some(_) => Ok(vec![value.with_tensor(value.tensor.repeat(times)?)]),
+                None => bail!("{:?} repeated {times:?} times is empty or too large", value.tensor.dims()),
+            }
+        },
+    ),
     operation("tf.gather", &["x", "indices"], |node| probe(node, gather), gather)
         .with(&[("axis", Setting::Integer(0)), ("batch_dims", Setting::Integer(0))]),
     operation(

@@ -226,7 +226,8 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
     }
 
     fn masking(&self) -> Masking {
-        Masking::Passes
+        // Keras: before 2.10 a mask ends here.
+        if self.version.asks_masks { Masking::Passes } else { Masking::Drops }
     }
 
     fn erases_masks_of(&self) -> &'static [&'static str] {

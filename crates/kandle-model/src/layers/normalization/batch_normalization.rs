@@ -8,7 +8,7 @@
 //! Source: keras/src/layers/normalization/batch_normalization.py.
 
 use candle_core::{Tensor, bail};
-use kandle_format::Problem;
+use kandle_format::{Dtype, Problem};
 
 use super::reciprocal_root;
 use crate::{
@@ -24,7 +24,26 @@ pub(crate) struct BatchNormalization {
     center: bool,
     scale: bool,
     renorm: bool,
+    least_epsilon: Option<LeastEpsilon>,
 }
+
+/// Where epsilon is raised to [`LEAST_EPSILON`].
+///
+/// Keras: TensorFlow's fused normalization did so up to 2.11, for the sake of cuDNN. What is fused depends on the version.
+///
+/// Source: tensorflow/python/ops/nn_impl.py (`fused_batch_norm`), tf_keras/src/layers/normalization/batch_normalization.py
+/// (`_fused_can_be_used`), keras/backend/tensorflow_backend.py of Keras 2.2 (`batch_normalization`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeastEpsilon {
+    /// In images whose channels come last: elsewhere only GPUs knew it.
+    ChannelsLast,
+    /// In images.
+    Images,
+    /// In images and volumes.
+    ImagesAndVolumes,
+}
+
+const LEAST_EPSILON: f64 = 1.001e-5;
 
 impl KerasLayer for BatchNormalization {
     fn read(fields: &mut Fields<'_>) -> Self {
@@ -42,9 +61,9 @@ impl KerasLayer for BatchNormalization {
             "renorm_clipping",
             "renorm_momentum",
             "synchronized",
-            // Keras 2: another way to compute the same.
-            "fused",
         ]);
+        // Keras 2: another way to compute the same, but for epsilon. Only SyncBatchNormalization says that it is none.
+        let fused = fields.flag("fused", true);
         fields.only_null("virtual_batch_size");
         fields.only_null("adjustment");
         // Keras 2 writes a list.
@@ -52,8 +71,17 @@ impl KerasLayer for BatchNormalization {
         if axes.is_empty() || (axes.len() > 1 && fields.keras_major() >= 3) {
             fields.wrong(format!("axis: expected one, found {}", axes.len()));
         }
+        let least_epsilon = match fields.is_older_than_tensorflows() {
+            _ if !fused => None,
+            true if fields.is_from([2, 2, 0]) => Some(LeastEpsilon::ChannelsLast),
+            true => None,
+            false if fields.is_from([2, 12, 0]) => None,
+            false if fields.is_from([2, 6, 0]) => Some(LeastEpsilon::ImagesAndVolumes),
+            false => Some(LeastEpsilon::Images),
+        };
         Self {
             axes,
+            least_epsilon,
             epsilon: fields.number("epsilon", 1e-3),
             center: fields.flag("center", true),
             scale: fields.flag("scale", true),
@@ -125,7 +153,8 @@ impl KerasLayer for BatchNormalization {
         let gamma = if self.scale { Some(next()?) } else { None };
         let beta = if self.center { Some(next()?) } else { None };
         let (mean, variance) = (next()?, next()?);
-        let factor = reciprocal_root(&(variance + self.epsilon)?)?;
+        let epsilon = self.epsilon_for(&places, xs.rank(), call.given.policy().compute);
+        let factor = reciprocal_root(&(variance + epsilon)?)?;
         let factor = gamma.map_or(Ok(factor.clone()), |gamma: Tensor| factor * gamma)?;
         let shift = (mean * &factor)?.neg()?;
         let shift = beta.map_or(Ok(shift.clone()), |beta: Tensor| beta + shift)?;
@@ -134,5 +163,20 @@ impl KerasLayer for BatchNormalization {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+}
+
+impl BatchNormalization {
+    fn epsilon_for(&self, places: &[usize], rank: usize, compute: Dtype) -> f64 {
+        let Some(least) = self.least_epsilon.filter(|_| !self.renorm && compute != Dtype::Float64) else {
+            return self.epsilon;
+        };
+        let raised = match (rank, places) {
+            (4, [3]) => true,
+            (4, [1]) => least != LeastEpsilon::ChannelsLast,
+            (5, [1 | 4]) => least == LeastEpsilon::ImagesAndVolumes,
+            _ => false,
+        };
+        if raised { self.epsilon.max(LEAST_EPSILON) } else { self.epsilon }
     }
 }
