@@ -19,11 +19,11 @@ class Writer:
 WRITERS = {
     w.name: w
     for w in (
-        Writer("keras-1.2.2", "keras 1.2.2", "2.7.18", "keras==1.2.2 tensorflow==1.0.1 numpy==1.16.6 scipy==1.2.3 h5py==2.10.0 PyYAML==5.4.1", "keras1.py", "example3 images same deconvolution sequences fused merges branches old_layers old_activations volumes nested"),
+        Writer("keras-1.2.2", "keras 1.2.2", "2.7.18", "keras==1.2.2 tensorflow==1.0.1 numpy==1.16.6 scipy==1.2.3 h5py==2.10.0 PyYAML==5.4.1", "keras1.py", "example3 images same deconvolution sequences fused merges branches branches_masked wrapped steps_masked old_layers old_activations volumes nested"),
         Writer("keras-1.2.2-theano", "keras 1.2.2", "2.7.18", "keras==1.2.2 theano==0.9.0 numpy==1.16.6 scipy==1.2.3 h5py==2.10.0 PyYAML==5.4.1", "keras1.py", "example3 images same sequences volumes", "theano"),
-        Writer("keras-2.0.8", "keras 2.0.8", "3.6.15", f"keras==2.0.8 tensorflow==1.4.1 numpy==1.16.6 {OLD}", "keras2.py", "example3 images channels_first sequences nested"),
+        Writer("keras-2.0.8", "keras 2.0.8", "3.6.15", f"keras==2.0.8 tensorflow==1.4.1 numpy==1.16.6 {OLD}", "keras2.py", "example3 images channels_first sequences nested wrapped"),
         Writer("keras-2.1.6", "keras 2.1.6", "3.6.15", f"keras==2.1.6 tensorflow==1.8.0 numpy==1.16.6 {OLD}", "keras2.py", "example3 sequences cudnn"),
-        Writer("keras-2.2.4", "keras 2.2.4", "3.7.16", f"keras==2.2.4 tensorflow==1.13.2 numpy==1.16.6 {OLD}", "keras2.py", "example3 images channels_first sequences nested frozen ports functions masks cudnn cudnn_weights shared hdf5"),
+        Writer("keras-2.2.4", "keras 2.2.4", "3.7.16", f"keras==2.2.4 tensorflow==1.13.2 numpy==1.16.6 {OLD}", "keras2.py", "example3 images channels_first sequences nested frozen ports functions masks cudnn cudnn_weights shared hdf5 bilinear"),
         Writer("keras-2.2.4-theano", "keras 2.2.4", "3.6.15", f"keras==2.2.4 theano==1.0.5 numpy==1.16.6 {OLD}", "keras2.py", "channels_first", "theano"),
         Writer("keras-2.3.1", "keras 2.3.1", "3.7.16", f"keras==2.3.1 tensorflow==1.15.5 numpy==1.18.5 {OLD}", "keras2.py", "example3 sequences cudnn"),
         Writer("tf-1.15", "tf.keras 2.2.4-tf", "3.7.16", f"tensorflow==1.15.5 numpy==1.18.5 {OLD}", "keras2.py", "example3 sequences frozen cudnn"),

@@ -18,12 +18,15 @@ use crate::{
 pub(crate) struct Softmax {
     axes: Vec<i64>,
     masked: Masked,
+    takes_mask: bool,
 }
 
 impl KerasLayer for Softmax {
     fn read(fields: &mut Fields<'_>) -> Self {
         fields.training_only(&["activity_regularizer"]);
-        Self { axes: fields.integers("axis").unwrap_or_else(|| vec![-1]), masked: Masked::of(fields) }
+        // Keras: the layer took no mask before 2.4.
+        let takes_mask = fields.is_from([2, 4, 0]);
+        Self { axes: fields.integers("axis").unwrap_or_else(|| vec![-1]), masked: Masked::of(fields), takes_mask }
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -39,7 +42,7 @@ impl KerasLayer for Softmax {
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.given.tensor("inputs").ok_or_else(|| candle_core::Error::msg("expected one input"))?;
         let axes = axes(&self.axes, input.tensor.rank()).map_err(candle_core::Error::msg)?;
-        let mask = call.given.mask().map(truth).transpose()?;
+        let mask = call.given.mask().filter(|_| self.takes_mask).map(truth).transpose()?;
         let mask = mask.as_ref().map(|mask| (mask, self.masked));
         Ok(vec![input.with_tensor(softmax(&input.tensor, &axes, mask, call.given.policy())?)])
     }
