@@ -196,6 +196,34 @@ def _(rng):
     return model, [normal(rng, 2, 5), normal(rng, 2, 3)]
 
 
+@recipe("branches_masked", "A mask that a Sequential does not hand to the Merge of which it is a branch.")
+def _(rng):
+    left, right = Sequential(), Sequential()
+    left.add(layers.Embedding(10, 4, mask_zero=True, input_length=5))
+    right.add(layers.Masking(0.5, input_shape=(5, 4)))
+    model = Sequential()
+    model.add(Merge([left, right], mode="sum"))
+    model.add(layers.LSTM(3))
+    xs = normal(rng, 2, 5, 4)
+    xs[0, 3:], xs[1, 1] = 0.5, 0.5
+    return model, [np.array([[3, 1, 0, 0, 0], [0, 5, 9, 0, 2]], "int32"), xs]
+
+
+@recipe("wrapped", "A Sequential inside a Sequential or a wrapper, which has no name in the file.")
+def _(rng):
+    step = Sequential([layers.Dense(4, activation="tanh", input_shape=(4,)), layers.BatchNormalization(), layers.Dense(4)])
+    frozen = TimeDistributed(layers.Dense(4), trainable=False)
+    first = Sequential([layers.BatchNormalization(input_shape=(3, 4)), TimeDistributed(step), frozen])
+    return Sequential([first, layers.Dense(4), layers.BatchNormalization()]), [normal(rng, 2, 3, 4)]
+
+
+@recipe("steps_masked", "A mask that TimeDistributed hands to the layer inside, as it did from Keras 2.2 on.")
+def _(rng):
+    xs = normal(rng, 2, 3, 2, 4)
+    xs[0, 2], xs[1, 0, 1] = 0.5, 0.5
+    return Sequential([layers.Masking(0.5, input_shape=(3, 2, 4)), TimeDistributed(layers.SimpleRNN(4))]), [xs]
+
+
 @recipe("old_layers", "A layer that only Keras 1 has computed by another formula.")
 def _(rng):
     x, s = Input((5,)), Input((6, 4))

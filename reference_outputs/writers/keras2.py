@@ -282,6 +282,15 @@ def _(rng):
     return Model(x, wrapper(wrapper(x))), [normal(rng, 3, 5)]
 
 
+@recipe("wrapped", "A Sequential inside a Sequential or a wrapper: it may have no name in the file, its layers others in the store, and the wrapper's flag no effect.")
+def _(rng):
+    step = Sequential([layers.Dense(4, activation="tanh", input_shape=(4,)), layers.BatchNormalization(), layers.Dense(4)])
+    wrapped = layers.TimeDistributed(step)
+    wrapped.trainable = False
+    first = Sequential([layers.BatchNormalization(input_shape=(3, 4)), wrapped, layers.TimeDistributed(layers.Dense(4))])
+    return Sequential([first, layers.Dense(4), layers.SimpleRNN(4)]), [normal(rng, 2, 3, 4)]
+
+
 @recipe("ports", "Outputs or inputs in the order of the layers, a merge of another kind, states of a decoder that start at zero.")
 def _(rng):
     a, b, s = Input((6,), name="a"), Input((6,), name="b"), Input((4, 3), name="s")

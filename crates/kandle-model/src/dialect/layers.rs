@@ -260,6 +260,13 @@ pub(crate) fn translate(layer: &mut LayerConfig, version: Option<&str>) -> Resul
             }
         }
     }
+    let dilated = |rate: &Json| rate.as_array().is_some_and(|rates| rates.iter().any(|rate| rate.as_u64() != Some(1)));
+    if layer.class.starts_with("SeparableConv") && major == 2 && !is_from(version, [2, 2, 0]) {
+        // Keras: 2.0 wrote the rate down and did not use it.
+        if config.get("dilation_rate").is_some_and(dilated) {
+            problems.push(refuse("dilation_rate above 1 is not supported in a file of Keras before 2.2".to_owned()));
+        }
+    }
     problems.extend(apply(KERAS_2, &layer.class, config).into_iter().map(refuse));
     match layer.class.as_str() {
         "BatchNormalization" | "BatchNormalizationV1" | "BatchNormalizationV2" | "SyncBatchNormalization" => {

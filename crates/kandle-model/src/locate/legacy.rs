@@ -310,7 +310,8 @@ pub(crate) fn is_written_on_theano(archive: &Archive) -> bool {
 fn is_of_theano(archive: &Archive, names: &[String], keras_1: bool) -> bool {
     match archive.legacy_weights_backend() {
         Some(backend) => backend == "theano",
-        None => keras_1 && names.iter().any(|name| !name.contains(':')),
+        // A file without weights may be of either.
+        None => keras_1 && (names.is_empty() || names.iter().any(|name| !name.contains(':'))),
     }
 }
 

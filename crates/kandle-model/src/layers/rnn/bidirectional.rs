@@ -68,7 +68,7 @@ impl KerasLayer for Bidirectional {
         }
         let value = fields.take("layer");
         let is_open_where_masked = forward.layer.return_sequences
-            && fields.context().keras_version == Some("2.2.4-tf")
+            && matches!(fields.context().keras_version, Some("2.2.4-tf" | "2.3.0-tf"))
             && value.is_some_and(chosen_by_device);
         Self { forward, backward, merge, is_open_where_masked }
     }

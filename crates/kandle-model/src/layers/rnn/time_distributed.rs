@@ -135,6 +135,11 @@ impl KerasLayer for TimeDistributed {
             // Keras: its states go on from step to step.
             fields.refuse("a layer inside with stateful = true is not supported");
         }
+        let makes_mask = value.get("class_name").and_then(Json::as_str) == Some("Masking")
+            || value.get("config").and_then(|config| config.get("mask_zero")) == Some(&Json::Bool(true));
+        if makes_mask && fields.keras_major() == 2 && fields.is_from([2, 2, 0]) {
+            fields.refuse("a layer inside that makes a mask is not supported in a file of Keras 2.2 and later: there it goes on with the result");
+        }
         let layer = Inner::read(fields, "layer", value);
         let by_own_policy = layer.as_ref().is_some_and(|layer| computes_by_own_policy(fields, layer));
         let known = layer.as_ref().is_some_and(|layer| !layer.is_custom && BY_SAMPLE.contains(&layer.class.as_str()));
