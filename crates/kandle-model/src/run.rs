@@ -308,3 +308,41 @@ impl KerasLayer for NestedInput {
         true
     }
 }
+
+/// An input of a Sequential model inside the model that does not say what it is fed.
+///
+/// Keras: in TensorFlow 1.15 and 2.1 its first layer gets no mask, in 2.4 it does. With a mask it is refused.
+#[derive(Debug)]
+pub(crate) struct UnmaskedInput;
+
+impl KerasLayer for UnmaskedInput {
+    fn read(_: &mut crate::Fields<'_>) -> Self {
+        Self
+    }
+
+    fn output(&self, given: Given<'_, Spec>) -> Result<Vec<Spec>, Problem> {
+        given.input().cloned().map(|spec| vec![spec]).map_err(|what| Problem::new(ErrorKind::Invalid, "", what))
+    }
+
+    fn gives_back_its_input(&self, _: Given<'_, Spec>) -> bool {
+        true
+    }
+
+    fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
+        let value = call.input()?;
+        if value.mask.is_some() {
+            bail!(
+                "a Sequential model without an InputLayer is given a mask, which TensorFlow before 2.4 loses: not supported"
+            )
+        }
+        Ok(vec![value.clone()])
+    }
+
+    fn casts_itself(&self) -> bool {
+        true
+    }
+
+    fn is_operation(&self) -> bool {
+        true
+    }
+}

@@ -11,7 +11,7 @@ use crate::{
     fields::MANY_POLICIES,
     graph::{History, Nest, Source},
     plan::{GroupNames, MOST_AXES},
-    run::{NestedInput, is_cast, plan_output, planned_inputs},
+    run::{NestedInput, UnmaskedInput, is_cast, plan_output, planned_inputs},
     weights::{LegacyGroup, LegacyMember},
 };
 
@@ -183,7 +183,10 @@ impl Builder<'_> {
             let mask = masks.get(index).copied().flatten().and_then(|mask| slots.get(mask)).copied();
             let spec = self.plan.slots.get(slot).cloned();
             let Some(input) = input else {
-                found.push(slot);
+                found.extend(match dialect::is_tensorflows_before_2_4(self.context.keras_version) {
+                    true => self.add_step(Box::new(UnmaskedInput), format!("{path}input"), &[slot], at)?,
+                    false => vec![slot],
+                });
                 continue;
             };
             let as_it_is =
@@ -200,8 +203,13 @@ impl Builder<'_> {
     /// A step that feeds `slot` to an input of a model inside the model.
     fn feed(&mut self, input: Input, slot: usize, mask: Option<usize>, path: &str, at: &str) -> Result<Vec<usize>> {
         let path = format!("{path}{}", input.name);
-        let positional = (0..=usize::from(mask.is_some())).map(Argument::Tensor).collect();
-        let layer: Box<dyn KerasLayer> = Box::new(NestedInput(input));
+        let slots: Vec<usize> = std::iter::once(slot).chain(mask).collect();
+        self.add_step(Box::new(NestedInput(input)), path, &slots, at)
+    }
+
+    /// A step of a `layer` of the plan's own on `slots`.
+    fn add_step(&mut self, layer: Box<dyn KerasLayer>, path: String, slots: &[usize], at: &str) -> Result<Vec<usize>> {
+        let positional = (0..slots.len()).map(Argument::Tensor).collect();
         let arguments = Arguments::bind(layer.parameters(), positional, BTreeMap::new())
             .map_err(|what| Error::new(ErrorKind::Invalid, at, what))?;
         self.definitions.push(Definition {
@@ -216,8 +224,7 @@ impl Builder<'_> {
             weights: None,
             calls: 0,
         });
-        let slots: Vec<usize> = std::iter::once(slot).chain(mask).collect();
-        self.step(self.definitions.len() - 1, arguments, &slots)
+        self.step(self.definitions.len() - 1, arguments, slots)
     }
 
     /// The call of an operation with what it reads beside its arguments: the logits behind the probabilities that are

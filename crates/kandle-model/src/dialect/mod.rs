@@ -35,6 +35,11 @@ pub(crate) fn is_older_than_tensorflows(version: Option<&str>) -> bool {
     !version.unwrap_or_default().ends_with("-tf") && !is_from(version, [2, 4, 0])
 }
 
+/// Whether `version` is one of TensorFlow's before 2.4.
+pub(crate) fn is_tensorflows_before_2_4(version: Option<&str>) -> bool {
+    version.unwrap_or_default().ends_with("-tf") && !is_from(version, [2, 4, 0])
+}
+
 /// Whether `version` is `first` or a later one. Numbers that it does not name are those of the newest: `3` stands for a text
 /// that says no more.
 pub(crate) fn is_from(version: Option<&str>, first: [u32; 3]) -> bool {

@@ -4,8 +4,9 @@
 //! of kernel `[[2]]` without bias, `[[[1], [3]]]` gives `[[[2], [6]]]`. The mask of the steps goes on with the result; a
 //! layer that takes a mask gets `mask[:, t]` at the step t, which is of use where the mask has a third axis.
 //!
-//! Keras: before 2.2 the layer got no mask. The layer's own `call` is called, not the layer, so what it gets is of the outer dtype. What computes in whatever
-//! dtype it gets does so in the outer one; a recurrent layer, an Embedding or a model casts to its own and gives that back.
+//! Keras: before 2.2 the layer got no mask. The layer's own `call` is called, not the layer, so what it gets is of the outer
+//! dtype. What computes in whatever dtype it gets does so in the outer one; a recurrent layer, an Embedding or a model casts to
+//! its own and gives that back.
 //!
 //! Keras: in version 2 the mask that goes on is that of the layer inside, if it gives one; else that of the steps, where a step
 //! counts that counts anywhere.
@@ -137,8 +138,8 @@ impl KerasLayer for TimeDistributed {
         }
         let makes_mask = value.get("class_name").and_then(Json::as_str) == Some("Masking")
             || value.get("config").and_then(|config| config.get("mask_zero")) == Some(&Json::Bool(true));
-        if makes_mask && fields.keras_major() == 2 && fields.is_from([2, 2, 0]) {
-            fields.refuse("a layer inside that makes a mask is not supported in a file of Keras 2.2 and later: there it goes on with the result");
+        if makes_mask && fields.is_older_than_tensorflows() && fields.is_from([2, 2, 0]) {
+            fields.refuse("a layer inside that makes a mask is not supported in a file of Keras 2.2 and 2.3");
         }
         let layer = Inner::read(fields, "layer", value);
         let by_own_policy = layer.as_ref().is_some_and(|layer| computes_by_own_policy(fields, layer));
