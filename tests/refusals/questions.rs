@@ -69,6 +69,29 @@ fn questions_that_a_file_leaves_open_are_asked() {
             says: "layer \"conv2d_1\" (Conv2D): activation = \"hard_silu\" is not of Keras 2.2.4, but a function of the program that wrote the file, which does not say what it computes",
         },
         Case {
+            is: "a running_std that was a deviation once",
+            error: || asked(IMAGES, "1.0.5", |_| {}),
+            says: "model.json › layers[2]: written by Keras 1.0.5: until 1.0.5 running_std was a deviation, later a variance. Save the model with Keras 1.0.6 or later",
+        },
+        Case {
+            is: "an einsum, whose operands Keras loses",
+            error: || {
+                asked("tf-2.4/operators_shapes/model.h5", "2.4.0", |config| {
+                    settings(config, "TFOpLambda")["function"] = json!("linalg.einsum");
+                })
+            },
+            says: "layer \"tf.compat.v1.shape\" (TFOpLambda): tf.linalg.einsum: its operands are not in the file: Keras saves the equation alone",
+        },
+        Case {
+            is: "a where that takes rows",
+            error: || {
+                asked("tf-2.4/operators_shapes/model.h5", "2.4.0", |config| {
+                    settings(config, "TFOpLambda")["function"] = json!("compat.v1.where");
+                })
+            },
+            says: "layer \"tf.compat.v1.shape\" (TFOpLambda): tf.compat.v1.where: this function of TensorFlow is not supported",
+        },
+        Case {
             is: "an operation of TensorFlow that is not known",
             error: || {
                 asked("tf-2.4/operators_shapes/model.h5", "2.4.0", |config| {
