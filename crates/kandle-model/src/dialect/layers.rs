@@ -74,10 +74,7 @@ const KERAS_2: &[(&[&str], &[Word])] = &[
         &["DepthwiseConv1D", "DepthwiseConv2D"],
         &[Idle("kernel_initializer"), Idle("kernel_regularizer"), Idle("kernel_constraint")],
     ),
-    (
-        &["BatchNormalization", "SyncBatchNormalization"],
-        &[Idle("fused"), Idle("virtual_batch_size"), Only("adjustment", "null")],
-    ),
+    (&["BatchNormalization", "SyncBatchNormalization"], &[Idle("virtual_batch_size"), Only("adjustment", "null")]),
     (
         &["MultiHeadAttention"],
         &[Idle("query_shape"), Idle("key_shape"), Idle("value_shape"), Only("softmax_robust_masking", "false")],
