@@ -38,6 +38,7 @@ pub fn verify(path: impl AsRef<Path>) -> CaseReport {
             let counted =
                 |file: &&String| file.as_str() != "weights.h5" || !case.files.iter().any(|other| other == "model.json");
             report.files = case.files.iter().filter(counted).map(|file| (file.clone(), judge(&case, file))).collect();
+            report.recorded = Some(case);
         }
     }
     report

@@ -2,7 +2,7 @@
 //!
 //! A case is a folder with model files, `case.json` and `io.safetensors`. The crate never opens the model files; that is the [`Subject`](crate::Subject)'s part.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -25,8 +25,10 @@ pub struct Case {
     pub class: String,
     /// The family, `core` or `models`.
     pub family: String,
-    /// The model files, at least one: plain names, or `../sibling/name` where cases share a model.
+    /// The model files, at least one: plain names, or `../name`, `../../name` and `../sibling/name` where cases share a model.
     pub files: Vec<String>,
+    /// The digest of the weights of each file they were recorded with, by the file's name: `sha256:` and 64 hexadecimal digits.
+    pub digests: BTreeMap<String, String>,
     /// What is fed, in the order of `model.inputs`.
     pub inputs: Vec<Declared>,
     /// What Keras gave, in the order of the flattened outputs; at least one.
@@ -43,6 +45,8 @@ pub struct Case {
     pub noise: Noise,
     /// The layers whose calls are recorded, in the order in which they ran.
     pub layers: Vec<Layer>,
+    /// How many calls of layers are not recorded, since the files would have been too large.
+    pub left_out: usize,
     /// The dtype Keras computed in, `float32`.
     pub compute_dtype: Option<String>,
     /// One sentence on what the case is for.
@@ -63,6 +67,8 @@ pub struct Declared {
     pub dtype: Dtype,
     /// The output's own tolerance.
     pub tolerance: Option<Tolerance>,
+    /// What an output is made of, as in [`Layer::from`]; empty where that is not recorded.
+    pub from: Vec<String>,
 }
 
 /// How far Keras's own backends are apart, where it was measured, in the units of the outputs.
@@ -91,6 +97,8 @@ pub struct Layer {
     pub rule: Rule,
     /// The rule where it is fed what our own chain made; the case's rule, else `deep`, where case.json gives none.
     pub cumulative: Rule,
+    /// What fed each call, where that is recorded: `input_0`, or the call `path/0` of another layer. Operations that are no layers are passed over: what fed them stands there.
+    pub from: Vec<Vec<String>>,
 }
 
 /// One recorded call of a layer.
@@ -105,6 +113,10 @@ pub struct Recorded {
     pub outputs: Vec<Array>,
     /// The mask attached to each output; as many as outputs.
     pub masks: Vec<Option<Array>>,
+    /// Each output where the whole model ran in float64, where recorded; as many as outputs.
+    pub truths: Vec<Option<Array>>,
+    /// Each output where the whole model ran on JAX, where recorded; as many as outputs.
+    pub jax: Vec<Option<Array>>,
 }
 
 impl Case {
@@ -124,13 +136,15 @@ impl Case {
         Ok(case)
     }
 
-    /// The case's name in messages: its folder's. Where that begins with a digit it says little alone, and stands behind its parent's (`example3/2x3`) or, a number, its grandparent's (`core/Dense/003`).
+    /// The case's name in messages: its folder's. Where that says little alone, it stands behind its parent's (`example3/2x3`, `my_model.case/ordinary`) or, a number, its grandparent's (`core/Dense/003`).
     pub fn name(&self) -> String {
         let parts: Vec<_> = self.path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
         let folder = parts.last().map(|part| part.as_ref()).unwrap_or_default();
         let shown = match folder.starts_with(|first: char| first.is_ascii_digit()) {
             true if folder.chars().all(|digit| digit.is_ascii_digit()) => 3,
             true => 2,
+            // The case of a model that lies above it, `my_model.case/ordinary`.
+            false if self.files.iter().any(|file| is_above(file)) => 2,
             false => 1,
         };
         text::name(&parts.get(parts.len().saturating_sub(shown)..).unwrap_or_default().join("/"))
@@ -168,8 +182,9 @@ impl Case {
         let all = |name: &str| (0..).map_while(|k| tensor(format!("{name}_{k}"))).collect::<Vec<_>>();
         let (inputs, outputs) = (all("in"), all("out"));
         let input_masks = (0..inputs.len()).map(|k| tensor(format!("in_mask_{k}"))).collect();
-        let masks = (0..outputs.len()).map(|k| tensor(format!("mask_{k}"))).collect();
-        (!outputs.is_empty()).then_some(Recorded { inputs, input_masks, outputs, masks })
+        let beside = |name: &str| (0..outputs.len()).map(|k| tensor(format!("{name}_{k}"))).collect::<Vec<_>>();
+        let (masks, truths, jax) = (beside("mask"), beside("truth"), beside("jax"));
+        (!outputs.is_empty()).then_some(Recorded { inputs, input_masks, outputs, masks, truths, jax })
     }
 
     /// The calls (`layers/<path>/<call>`) with recorded tensors that `layers` in case.json says nothing of: nobody can judge them.
@@ -195,6 +210,7 @@ impl Case {
             class: root.need("class")?.text()?,
             family: root.need("family")?.text()?,
             files: root.need("files")?.list()?.iter().map(file_name).collect::<Result<_, _>>()?,
+            digests: root.get("digests").map_or(Ok(BTreeMap::new()), |node| digests(&node))?,
             inputs: root.need("inputs")?.list()?.iter().map(declared).collect::<Result<_, _>>()?,
             outputs: root.need("outputs")?.list()?.iter().map(declared).collect::<Result<_, _>>()?,
             tolerance: root.get("tolerance").map(|node| tolerance(&node)).transpose()?,
@@ -203,6 +219,7 @@ impl Case {
             expect: root.get("expect").map(|node| refusal(&node)).transpose()?,
             noise: root.get("noise").map_or_else(Noise::default, |node| noise(&node)),
             layers: layers.iter().map(|node| layer(node, rule)).collect::<Result<_, _>>()?,
+            left_out: root.get("left_out").map_or(Ok(0), |node| node.count())?,
             compute_dtype: optional("compute_dtype")?,
             says: optional("says")?,
             tensors: HashMap::new(),
@@ -307,11 +324,22 @@ impl Case {
                 let Some(recorded) = self.recorded(&layer.path, call) else {
                     return mismatch(&format!("{prefix}/out_0"), format_args!("declared in case.json, but missing"));
                 };
-                for (name, count) in [("in", recorded.inputs.len()), ("out", recorded.outputs.len())] {
-                    let mask = if name == "in" { "in_mask" } else { "mask" };
-                    declared.extend(
-                        (0..count).flat_map(|k| [format!("{prefix}/{name}_{k}"), format!("{prefix}/{mask}_{k}")]),
-                    );
+                let counts =
+                    [(["in", "in_mask"].as_slice(), recorded.inputs.len()), (&OF_OUTPUTS, recorded.outputs.len())];
+                for (names, count) in counts {
+                    let tensors = |k| names.iter().map(move |name| format!("{name}_{k}"));
+                    declared.extend((0..count).flat_map(tensors).map(|name| format!("{prefix}/{name}")));
+                }
+                for (k, output) in recorded.outputs.iter().enumerate() {
+                    for (name, other) in [("truth", &recorded.truths), ("jax", &recorded.jax)] {
+                        if let Some(Some(other)) = other.get(k)
+                            && other.shape() != output.shape()
+                        {
+                            let (expected, found) = (output.shape(), other.shape());
+                            let what = format_args!("shape: expected {expected:?}, found {found:?}");
+                            return mismatch(&format!("{prefix}/{name}_{k}"), what);
+                        }
+                    }
                 }
             }
         }
@@ -330,7 +358,10 @@ fn rule(node: &Node<'_>) -> Result<Rule, CaseError> {
     node.text()?.parse().map_err(|_| node.not("copy, elementwise, contraction or deep"))
 }
 
-/// A plain name, or one in a sibling's folder: a case can't point further.
+/// What is recorded of each output of a layer's call.
+const OF_OUTPUTS: [&str; 4] = ["out", "mask", "truth", "jax"];
+
+/// A plain name, one in a folder above, or one in a sibling's folder: a case can't point further.
 fn file_name(node: &Node<'_>) -> Result<String, CaseError> {
     let name = node.text()?;
     let is_plain = |name: &str| {
@@ -338,12 +369,39 @@ fn file_name(node: &Node<'_>) -> Result<String, CaseError> {
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
         plain && !name.contains('\\')
     };
-    let inside = name.strip_prefix("../").and_then(|rest| rest.split_once('/'));
-    if is_plain(&name) || inside.is_some_and(|(sibling, file)| is_plain(sibling) && is_plain(file)) {
+    let is_near = match name.strip_prefix("../").map(|rest| (rest, rest.split_once('/'))) {
+        None => is_plain(&name),
+        Some((rest, None)) => is_plain(rest),
+        Some((_, Some((above, file)))) => (above == ".." || is_plain(above)) && is_plain(file),
+    };
+    if is_near {
         Ok(name)
     } else {
-        Err(node.not("the plain name of a file in the case's folder, or ../FOLDER/FILE"))
+        Err(node.not("the plain name of a file in the case's folder, ../FILE, ../../FILE or ../FOLDER/FILE"))
     }
+}
+
+/// Whether a model file lies above the case's folder, not in it or beside it.
+fn is_above(file: &str) -> bool {
+    file.strip_prefix("../").is_some_and(|rest| rest.starts_with("../") || !rest.contains('/'))
+}
+
+/// The digest of each file by its name. Another kind of digest than ours cannot be compared, and is an error: the proof would be none.
+fn digests(node: &Node<'_>) -> Result<BTreeMap<String, String>, CaseError> {
+    let read = |(file, node): (&str, Node<'_>)| {
+        let digest = node.text()?;
+        let digits = digest.strip_prefix("sha256:").unwrap_or_default();
+        match digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
+            true => Ok((file.to_owned(), digest)),
+            false => Err(node.not("sha256: and 64 hexadecimal digits")),
+        }
+    };
+    node.entries()?.into_iter().map(read).collect()
+}
+
+/// A list of texts, empty where there is none.
+fn sources(node: Option<Node<'_>>) -> Result<Vec<String>, CaseError> {
+    node.map_or(Ok(vec![]), |node| node.list()?.iter().map(Node::text).collect())
 }
 
 fn declared(node: &Node<'_>) -> Result<Declared, CaseError> {
@@ -353,6 +411,7 @@ fn declared(node: &Node<'_>) -> Result<Declared, CaseError> {
         shape: node.need("shape")?.list()?.iter().map(Node::count).collect::<Result<_, _>>()?,
         dtype: dtype_of(&dtype.text()?).ok_or_else(|| dtype.not("one of Keras's dtypes"))?,
         tolerance: node.get("tolerance").map(|node| tolerance(&node)).transpose()?,
+        from: sources(node.get("from"))?,
     })
 }
 
@@ -389,12 +448,14 @@ fn noise(node: &Node<'_>) -> Noise {
 fn layer(node: &Node<'_>, whole: Option<Rule>) -> Result<Layer, CaseError> {
     let calls = node.need("calls")?;
     let cumulative = node.get("cumulative").map(|node| rule(&node)).transpose()?;
+    let from = node.get("from").map_or(Ok(vec![]), |node| node.list())?;
     Ok(Layer {
         path: node.need("path")?.text()?,
         class: node.need("class")?.text()?,
         calls: calls.count().ok().filter(|count| *count > 0).ok_or_else(|| calls.not("a whole number from 1"))?,
         rule: rule(&node.need("rule")?)?,
         cumulative: cumulative.or(whole).unwrap_or(Rule::Deep),
+        from: from.into_iter().map(|node| sources(Some(node))).collect::<Result<_, _>>()?,
     })
 }
 

@@ -34,19 +34,23 @@ fn check_outputs(case: &Case, ours: Result<Vec<Array>, Failure>, verdict: &mut V
         rule: case.rule,
         tolerance,
         result,
+        ours: None,
+        truth: None,
+        hint: None,
     };
     let ours = match ours.map_err(told).and_then(|ours| counted(ours, case.outputs.len())) {
         Ok(ours) => ours,
         Err(told) => return verdict.checks.push(check("outputs", Tolerance::EXACT, Err(told))),
     };
-    for (i, ours) in ours.iter().enumerate() {
+    for (i, ours) in ours.into_iter().enumerate() {
         let (name, tolerance) = (format!("output_{i}"), case.tolerance_of(i));
-        let Some(keras) = case.output(i) else {
-            verdict.checks.push(check(&name, tolerance, Err("Keras's output is missing".to_owned())));
-            continue;
-        };
-        verdict.checks.push(check(&name, tolerance, Ok(compare(ours, keras, tolerance))));
-        verdict.truths.extend(case.truth(i).and_then(|truth| Truth::of(i, ours, keras, truth)));
+        verdict.checks.push(match case.output(i) {
+            None => check(&name, tolerance, Err("Keras's output is missing".to_owned())),
+            Some(keras) => Check {
+                truth: case.truth(i).and_then(|truth| Truth::of(i, &ours, keras, truth)),
+                ..check(&name, tolerance, Ok(compare(&ours, keras, tolerance))).of(ours)
+            },
+        });
     }
 }
 
@@ -67,6 +71,9 @@ fn check_layers(case: &Case, subject: &dyn Subject, inputs: &[Array], verdict: &
             rule: None,
             tolerance: Tolerance::EXACT,
             result: Err(told(failure)),
+            ours: None,
+            truth: None,
+            hint: None,
         });
         Trace::default()
     });
@@ -100,10 +107,14 @@ impl LayerCheck<'_> {
             Ok(outputs) => outputs,
             Err(told) => return verdict.checks.push(self.failed("outputs", told)),
         };
-        for (k, (ours, keras)) in outputs.iter().zip(&keras.outputs).enumerate() {
-            let tolerance = self.rule.tolerance_of(keras);
-            let result = Ok(compare(ours, keras, tolerance));
-            verdict.checks.push(Check { tolerance, result, ..self.failed(&format!("out_{k}"), String::new()) });
+        for (k, ((ours, output), truth)) in outputs.into_iter().zip(&keras.outputs).zip(&keras.truths).enumerate() {
+            let tolerance = self.rule.tolerance_of(output);
+            let result = Ok(compare(&ours, output, tolerance));
+            // The truth is that of the whole chain.
+            let truth = truth.as_ref().filter(|_| self.how == How::Cumulative);
+            let truth = truth.and_then(|truth| Truth::of(k, &ours, output, truth));
+            let name = format!("out_{k}");
+            verdict.checks.push(Check { tolerance, result, truth, ..self.failed(&name, String::new()) }.of(ours));
         }
         let follows_masks = !ours.masks.is_empty();
         let mut masks = ours.masks.into_iter();
@@ -114,7 +125,7 @@ impl LayerCheck<'_> {
                     Ok(ours) => Check {
                         rule: Some(Rule::Copy),
                         result: Ok(compare(&ours, keras, Tolerance::EXACT)),
-                        ..self.failed(&name, String::new())
+                        ..self.failed(&name, String::new()).of(ours)
                     },
                     Err(told) => self.failed(&name, told),
                 }),
@@ -136,6 +147,9 @@ impl LayerCheck<'_> {
             rule: Some(self.rule),
             tolerance: Tolerance::EXACT,
             result: Err(told),
+            ours: None,
+            truth: None,
+            hint: None,
         }
     }
 
@@ -143,6 +157,13 @@ impl LayerCheck<'_> {
         let call = if self.layer.calls > 1 { format!(", call {}", self.call) } else { String::new() };
         let tensor = if tensor.is_empty() { String::new() } else { format!(", {tensor}") };
         format!("{} ({}{call}{tensor})", text::name(&self.layer.path), self.how)
+    }
+}
+
+impl Check {
+    /// The same check with what we gave.
+    fn of(self, ours: Array) -> Check {
+        Check { ours: Some(ours), ..self }
     }
 }
 

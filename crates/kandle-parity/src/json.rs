@@ -75,6 +75,13 @@ impl<'a> Node<'a> {
         Ok(items.map(|(i, value)| Node { value, at: format!("{}[{i}]", self.at), separator: "." }).collect())
     }
 
+    /// The values of an object by their keys, in no particular order.
+    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Node<'a>)>, CaseError> {
+        let entries = self.value.as_object().ok_or_else(|| self.not("an object"))?.iter();
+        let node = |key: &str, value| Node { value, at: format!("{}{}{key}", self.at, self.separator), separator: "." };
+        Ok(entries.map(|(key, value)| (key.as_str(), node(key, value))).collect())
+    }
+
     pub(crate) fn is_list(&self) -> bool {
         self.value.is_array()
     }

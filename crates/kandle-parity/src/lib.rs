@@ -61,4 +61,4 @@ pub use report::{CaseReport, MayRefuse, Outcome, Standing, Summary};
 pub use subject::{Failure, LayerCall, Subject, Trace};
 pub use tolerance::{Rule, Tolerance, UnknownRule};
 pub use truth::{Truth, median};
-pub use verdict::{Check, How, Verdict};
+pub use verdict::{Check, Hint, How, MadeIn, Verdict};

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::case::Case;
 use crate::compare::Worst;
 use crate::error::{CaseError, CaseErrorKind, shown_path};
 use crate::text;
@@ -53,6 +54,8 @@ impl fmt::Display for Standing {
 pub struct CaseReport {
     /// The folder's path, as given and found.
     pub case: String,
+    /// The case as recorded; none where it could not be read.
+    pub recorded: Option<Case>,
     /// Each file's name and what became of it.
     pub files: Vec<(String, Outcome)>,
     /// The text that must stand in every file's reason of refusal, where the case is to be refused: [`Case::expect`](crate::Case::expect).
@@ -64,7 +67,7 @@ pub struct CaseReport {
 impl CaseReport {
     /// A report of no file yet; `files` is public.
     pub fn new(case: impl Into<String>, expect: Option<String>) -> CaseReport {
-        CaseReport { case: case.into(), files: vec![], expect, may_refuse: false }
+        CaseReport { case: case.into(), recorded: None, files: vec![], expect, may_refuse: false }
     }
 
     /// How the case stands. Without any file it fails.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::array::Array;
 use crate::case::Case;
 use crate::compare::{Comparison, Worst};
 use crate::text;
@@ -23,8 +24,6 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     /// What is recorded, but could not be checked: neither passed nor failed.
     pub unchecked: Vec<String>,
-    /// The distance from the float64 truth, for each float output with one.
-    pub truths: Vec<Truth>,
 }
 
 /// One tensor checked.
@@ -46,6 +45,41 @@ pub struct Check {
     pub tolerance: Tolerance,
     /// The comparison, or why there is none.
     pub result: Result<Comparison, String>,
+    /// What we gave, where there was something to compare.
+    pub ours: Option<Array>,
+    /// The distance from the float64 truth, where one is recorded: of the outputs, and of layers in the chain.
+    pub truth: Option<Truth>,
+    /// The mistake that would explain the failure, where one is known.
+    pub hint: Option<Hint>,
+}
+
+/// A mistake that explains the numbers of a failed check, every one of them within what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The mistake, to stand behind `if`: `kernel were transposed`.
+    pub mistake: String,
+    /// Whose layer gives the other's numbers with that mistake.
+    pub made_in: MadeIn,
+}
+
+/// Where a mistake was tried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MadeIn {
+    /// Our layer, with the mistake, gives Keras's numbers.
+    Ours,
+    /// Keras's layer, with the mistake, gives our numbers.
+    Keras,
+}
+
+/// `would match if kernel were transposed`, or `ours is what Keras would give if kernel were transposed`.
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = match self.made_in {
+            MadeIn::Ours => "would match if",
+            MadeIn::Keras => "ours is what Keras would give if",
+        };
+        write!(f, "{before} {}", text::shown(&self.mistake, 300))
+    }
 }
 
 /// What a layer was fed when it was checked.
@@ -87,7 +121,7 @@ impl Check {
     }
 }
 
-/// `dense (Dense, isolated): 2 of 96 numbers differ`, then a line on the worst number and one on what was allowed.
+/// `dense (Dense, isolated): 2 of 96 numbers differ`, then a line on the worst number, one on what was allowed, and one with the hint where there is one.
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.place())?;
@@ -95,16 +129,18 @@ impl fmt::Display for Check {
             Ok(comparison) => write!(f, "{comparison}")?,
             Err(told) => write!(f, "{}", text::shown(told, 1000))?,
         }
-        match (self.rule, &self.result) {
-            (Some(rule), Ok(comparison)) if comparison.differing > 0 => write!(f, " ({rule})"),
-            _ => Ok(()),
+        if let (Some(rule), Ok(comparison)) = (self.rule, &self.result)
+            && comparison.differing > 0
+        {
+            write!(f, " ({rule})")?;
         }
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  {hint}"))
     }
 }
 
 impl Verdict {
     pub(crate) fn new(case: &Case, file: &str) -> Verdict {
-        Verdict { case: case.name(), file: file.to_owned(), checks: vec![], unchecked: vec![], truths: vec![] }
+        Verdict { case: case.name(), file: file.to_owned(), checks: vec![], unchecked: vec![] }
     }
 
     /// How many checks passed.
@@ -137,7 +173,9 @@ impl Verdict {
 
     /// The distance from the truth of the output where its ratio is largest.
     pub fn truth(&self) -> Option<Truth> {
-        Truth::worst(&self.truths)
+        Truth::worst(
+            self.checks.iter().filter(|check| check.how == How::Output).filter_map(|check| check.truth.as_ref()),
+        )
     }
 
     /// One line on why it is not ok; none where it is.

@@ -30,40 +30,65 @@ fn a_case_is_read_as_recorded() {
     assert_eq!((dense.inputs.len(), dense.outputs.len()), (1, 1));
     assert!(dense.input_masks[0].is_some() && dense.masks[0].is_some());
     assert!(case.recorded("block/dense", 2).is_none());
+    assert!(case.layers[1].from.is_empty() && case.outputs[0].from.is_empty() && case.digests.is_empty());
     assert!(case.undeclared().is_empty());
 }
 
 #[test]
+fn what_is_recorded_beside_is_read() {
+    let mut recording = Recording::new();
+    recording.json["layers"][1]["from"] = json!([["embedding/0"], ["block/dense/0", "input_0"]]);
+    recording.json["outputs"][0]["from"] = json!(["block/dense/1"]);
+    recording.json["files"] = json!(["../model.keras", "../../model.h5"]);
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    recording.json["digests"] = json!({"../model.keras": digest});
+    recording.json["left_out"] = json!(3);
+    for (name, shape) in [("truth_0", vec![2, 2]), ("jax_0", vec![2, 2])] {
+        recording.tensors.insert(format!("layers/block/dense/1/{name}"), array(&[0f64; 4], &shape));
+    }
+    let case = recording.open().unwrap();
+    assert_eq!(case.layers[1].from, [vec!["embedding/0"], vec!["block/dense/0", "input_0"]]);
+    assert_eq!((case.outputs[0].from.as_slice(), case.left_out), (&["block/dense/1".to_owned()][..], 3));
+    assert_eq!((case.files.len(), case.digests.get("../model.keras")), (2, Some(&digest)));
+    let dense = |call| case.recorded("block/dense", call).unwrap();
+    assert!(dense(1).truths[0].is_some() && dense(1).jax[0].is_some());
+    assert!(dense(0).truths[0].is_none() && case.undeclared().is_empty());
+    recording.tensors.insert("layers/block/dense/1/jax_0".to_owned(), array(&[0f64; 4], &[4]));
+    let error = recording.open().unwrap_err().to_string();
+    assert!(error.ends_with("layers/block/dense/1/jax_0: shape: expected [2, 2], found [4]"), "{error}");
+}
+
+#[test]
 fn what_is_malformed_is_named_with_its_place() {
-    let cases: [(&str, Value, &str); 20] = [
+    let cases: [(&str, Value, &str); 23] = [
         ("/format", json!(2), " › format: expected 1, found 2"),
         ("/format", Value::Null, ": format is missing"),
         ("/class", json!(7), " › class: expected a string, found 7"),
         ("/files", json!([]), " › files: expected at least one, found none"),
         (
             "/files",
-            json!(["../model.keras"]),
-            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"../model.keras\"",
+            json!([".."]),
+            " › files[0]: expected the plain name of a file in the case's folder, ../FILE, ../../FILE or ../FOLDER/FILE, found \"..\"",
         ),
         (
             "/files",
-            json!(["../../model.keras"]),
-            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"../../model.keras\"",
+            json!(["../../../model.keras"]),
+            " › files[0]: expected the plain name of a file in the case's folder, ../FILE, ../../FILE or ../FOLDER/FILE, found \"../../../model.keras\"",
         ),
         (
             "/files",
             json!(["../a/b/model.keras"]),
-            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"../a/b/model.keras\"",
+            " › files[0]: expected the plain name of a file in the case's folder, ../FILE, ../../FILE or ../FOLDER/FILE, found \"../a/b/model.keras\"",
         ),
         (
             "/files",
             json!(["a/.."]),
-            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"a/..\"",
+            " › files[0]: expected the plain name of a file in the case's folder, ../FILE, ../../FILE or ../FOLDER/FILE, found \"a/..\"",
         ),
         (
             "/files",
             json!(["/etc/passwd"]),
-            " › files[0]: expected the plain name of a file in the case's folder, or ../FOLDER/FILE, found \"/etc/passwd\"",
+            " › files[0]: expected the plain name of a file in the case's folder, ../FILE, ../../FILE or ../FOLDER/FILE, found \"/etc/passwd\"",
         ),
         ("/outputs", json!([]), " › outputs: expected at least one, found none"),
         ("/outputs/0/dtype", json!("float8"), " › outputs[0].dtype: expected one of Keras's dtypes, found \"float8\""),
@@ -80,6 +105,17 @@ fn what_is_malformed_is_named_with_its_place() {
         ),
         ("/layers/0/calls", json!(0), " › layers[0].calls: expected a whole number from 1, found 0"),
         ("/layers/1/rule", Value::Null, " › layers[1]: rule is missing"),
+        (
+            "/layers/1",
+            json!({"path": "a", "class": "A", "calls": 1, "rule": "copy", "from": [7]}),
+            " › layers[1].from[0]: expected a list, found 7",
+        ),
+        (
+            "/digests",
+            json!({"model.keras": "md5:0"}),
+            " › digests.model.keras: expected sha256: and 64 hexadecimal digits, found \"md5:0\"",
+        ),
+        ("/digests", json!([]), " › digests: expected an object, found []"),
     ];
     for (key, value, says) in cases {
         let mut recording = Recording::new();
