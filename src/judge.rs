@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Device;
 use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Result};
 use kandle_model::{Model, Value};
-use kandle_parity::{Array, Case, CaseReport, Failure, LayerCall, Outcome, Subject, Trace, check};
+use kandle_parity::{Array, Case, CaseOf, CaseReport, Failure, LayerCall, Outcome, Subject, Trace, check};
 
 /// Keras's dtypes, and what the judge calls them.
 const DTYPES: [(Dtype, kandle_parity::Dtype); 14] = [
@@ -28,16 +28,27 @@ const DTYPES: [(Dtype, kandle_parity::Dtype); 14] = [
 /// Judges every file of the case in the folder `path`.
 #[must_use]
 pub fn verify(path: impl AsRef<Path>) -> CaseReport {
-    let path = path.as_ref();
-    let mut report = CaseReport::new(path.display().to_string(), None);
-    match Case::open(path) {
+    // An architecture and its weights are one model.
+    let counted =
+        |case: &Case, file: &str| file != "weights.h5" || !case.files.iter().any(|other| other == "model.json");
+    report(path.as_ref(), counted)
+}
+
+/// Judges one file of the case that [`parity::cases_of`](kandle_parity::cases_of) found of it.
+#[must_use]
+pub fn verify_file(of: &CaseOf) -> CaseReport {
+    report(&of.folder, |_, file| file == of.file)
+}
+
+/// The report of those files of the case in `folder` that are counted.
+fn report(folder: &Path, counted: impl Fn(&Case, &str) -> bool) -> CaseReport {
+    let mut report = CaseReport::new(folder.display().to_string(), None);
+    match Case::open(folder) {
         Err(error) => report.files.push(("case.json".to_owned(), Outcome::Broken(error.to_string()))),
         Ok(case) => {
             report.expect.clone_from(&case.expect);
-            // An architecture and its weights are one model.
-            let counted =
-                |file: &&String| file.as_str() != "weights.h5" || !case.files.iter().any(|other| other == "model.json");
-            report.files = case.files.iter().filter(counted).map(|file| (file.clone(), judge(&case, file))).collect();
+            let files = case.files.iter().filter(|file| counted(&case, file));
+            report.files = files.map(|file| (file.clone(), judge(&case, file))).collect();
             report.recorded = Some(case);
         }
     }
@@ -45,13 +56,39 @@ pub fn verify(path: impl AsRef<Path>) -> CaseReport {
 }
 
 /// Judges one file of a case: loads it, runs it on the case's inputs, and compares every recorded layer and the outputs.
+///
+/// Where the case has a digest of the file's weights, others are not run: nothing is recorded of them.
 #[must_use]
 pub fn judge(case: &Case, file: &str) -> Outcome {
-    match load_recorded(case, file) {
+    let load = || {
+        let archive = open_recorded(case, file)?;
+        check_digest(case, file, &archive)?;
+        Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model)
+    };
+    match load() {
         Ok(model) => Outcome::Judged(check(case, file, &Judged(&model.detached()))),
         Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),
         Err(error) => Outcome::Broken(reason(&error)),
     }
+}
+
+/// Whether the weights are those that the case was recorded with, where it says which those are.
+///
+/// # Errors
+/// [`ErrorKind::Unverified`] for others, and as [`Archive::weights_digest`].
+pub(crate) fn check_digest(case: &Case, file: &str, archive: &Archive) -> Result<()> {
+    let Some(recorded) = case.digests.get(file) else { return Ok(()) };
+    let found = archive.weights_digest()?;
+    if *recorded == found {
+        return Ok(());
+    }
+    let short = |digest: &str| digest.chars().take("sha256:".len() + 12).collect::<String>();
+    let what = format!(
+        "the case is stale: it was recorded with the weights {}, these are {}; record it again",
+        short(recorded),
+        short(&found)
+    );
+    Err(Error::new(ErrorKind::Unverified, "", what))
 }
 
 /// Every problem in one line; the report names the file.
@@ -98,12 +135,12 @@ pub struct Judged<'a>(pub &'a Model);
 
 impl Subject for Judged<'_> {
     fn run(&self, inputs: &[Array]) -> std::result::Result<Vec<Array>, Failure> {
-        self.0.run(&values(inputs, &[])?)?.iter().map(array).collect()
+        self.0.run(&self.values(inputs, &[])?)?.iter().map(array).collect()
     }
 
     fn trace(&self, inputs: &[Array]) -> std::result::Result<Trace, Failure> {
         let mut trace = Trace::default();
-        for call in self.0.trace(&values(inputs, &[])?)?.calls {
+        for call in self.0.trace(&self.values(inputs, &[])?)?.calls {
             trace.insert(&call.layer, call.call, layer_call(&call.outputs)?);
         }
         Ok(trace)
@@ -116,7 +153,24 @@ impl Subject for Judged<'_> {
         inputs: &[Array],
         masks: &[Option<Array>],
     ) -> std::result::Result<Option<LayerCall>, Failure> {
-        self.0.call_layer(path, call, &values(inputs, masks)?)?.map(|outputs| layer_call(&outputs)).transpose()
+        self.0.call_layer(path, call, &self.values(inputs, masks)?)?.map(|outputs| layer_call(&outputs)).transpose()
+    }
+}
+
+impl Judged<'_> {
+    /// What is recorded, on the model's device.
+    fn values(&self, inputs: &[Array], masks: &[Option<Array>]) -> std::result::Result<Vec<Value>, Failure> {
+        let device = self.0.device();
+        let masks = masks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+        let with_mask = |(input, mask): (&Array, Option<&Array>)| -> std::result::Result<Value, Failure> {
+            let mask = mask.map(|mask| mask.to_tensor(&device)).transpose()?;
+            let value = value(input)?;
+            // Strings have no numbers that a device could have.
+            let tensor =
+                if value.dtype == Dtype::String { value.tensor.clone() } else { value.tensor.to_device(&device)? };
+            Ok(Value { mask, tensor, ..value })
+        };
+        inputs.iter().zip(masks).map(with_mask).collect()
     }
 }
 
@@ -128,15 +182,6 @@ fn layer_call(outputs: &[Value]) -> std::result::Result<LayerCall, Failure> {
         outputs: outputs.iter().map(array).collect::<std::result::Result<_, _>>()?,
         masks: outputs.iter().map(mask).collect::<std::result::Result<_, _>>()?,
     })
-}
-
-fn values(inputs: &[Array], masks: &[Option<Array>]) -> std::result::Result<Vec<Value>, Failure> {
-    let masks = masks.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-    let with_mask = |(input, mask): (&Array, Option<&Array>)| -> std::result::Result<Value, Failure> {
-        let mask = mask.map(|mask| mask.to_tensor(&Device::Cpu)).transpose()?;
-        Ok(Value { mask, ..value(input)? })
-    };
-    inputs.iter().zip(masks).map(with_mask).collect()
 }
 
 /// A recorded tensor as a model takes it.

@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod judge;
+mod proof;
 
-pub use judge::{Judged, array, judge, load_recorded, numbers, open_recorded, value, verify};
+pub use judge::{Judged, array, judge, load_recorded, numbers, open_recorded, value, verify, verify_file};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
     Problem, Result, json, nearest, shown,
@@ -14,3 +15,4 @@ pub use kandle_model::{
     WeightMap, layers, load_weights, meaning_of, operations, tensorflow_functions,
 };
 pub use kandle_parity as parity;
+pub use proof::{LoadVerified, verify_loaded};

@@ -35,7 +35,7 @@ fn help_and_version_are_for_newcomers() {
     }
     for (verb, example) in [
         ("inspect", "Examples:\n  kandle inspect model.keras"),
-        ("verify", "Example:\n  kandle verify reference_outputs"),
+        ("verify", "Examples:\n  kandle verify reference_outputs\n  kandle verify my_model.keras"),
         ("infer", "Examples:\n  kandle infer model.keras --input ids.npy --out ys.safetensors"),
         ("convert", "Examples:\n  kandle convert model.keras model.safetensors"),
         ("diff", "Example:\n  kandle diff before.keras after.keras"),
@@ -69,6 +69,50 @@ fn verify_prints_a_line_a_case_and_counts_them_last() {
 }
 
 #[test]
+fn a_table_shows_every_layer() {
+    let ran = kandle(&["verify", "--layers", "reference_outputs/example3/2x3/model.keras"]);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(lines[0].starts_with("ok       reference_outputs/example3/2x3  worst "), "{}", ran.out);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines[1]), ["layer", "class", "isolated", "cumulative"]);
+    let layers: Vec<Vec<String>> = lines[2..5].iter().map(|line| words(line)[..3].to_vec()).collect();
+    assert_eq!(layers, [["embedding", "Embedding", "ok"], ["dense", "Dense", "ok"], ["output_0", "Sequential", "ok"]]);
+    assert_eq!(lines[5..], ["1 passed, 0 failed, 0 refused, 0 expected"]);
+    assert_eq!((ran.err.as_str(), ran.code), ("", 0));
+}
+
+/// The cases of a model's file are those that name it, wherever they lie near it.
+#[test]
+fn a_models_own_cases_are_found_beside_it() {
+    let (folder, case) = copied(EXAMPLE);
+    let model = folder.path().join("my_model.keras");
+    fs::rename(case.join("model.keras"), &model).unwrap();
+    let beside = folder.path().join("my_model.case/ordinary");
+    fs::create_dir(folder.path().join("my_model.case")).unwrap();
+    fs::rename(&case, &beside).unwrap();
+    let edit = |change: &dyn Fn(&mut Value)| {
+        let mut words = object(&fs::read_to_string(beside.join("case.json")).unwrap());
+        change(&mut words);
+        fs::write(beside.join("case.json"), words.to_string()).unwrap();
+    };
+    edit(&|words| words["files"] = json!(["../../my_model.keras"]));
+    let ran = kandle(&["verify", text(&model)]);
+    assert!(ran.out.starts_with(&format!("ok       {}", beside.display())), "{}{}", ran.out, ran.err);
+    assert_eq!(ran.code, 0);
+    // A case of other weights proves nothing.
+    edit(&|words| words["digests"] = json!({"../../my_model.keras": format!("sha256:{}", "0".repeat(64))}));
+    let ran = kandle(&["verify", text(&model)]);
+    let stale = "../../my_model.keras: the case is stale: it was recorded with the weights sha256:000000000000, these are sha256:";
+    assert!(ran.out.contains(stale) && ran.out.contains("; record it again"), "{}", ran.out);
+    assert_eq!(ran.code, 1);
+    // Nor does none.
+    fs::remove_dir_all(folder.path().join("my_model.case")).unwrap();
+    let ran = kandle(&["verify", text(&model)]);
+    assert!(ran.err.contains("my_model.keras: no recorded case names it"), "{}", ran.err);
+    assert_eq!((ran.out.as_str(), ran.code), ("0 passed, 0 failed, 0 refused, 0 expected\n", 1));
+}
+
+#[test]
 fn verify_json_is_an_object_a_line() {
     let ran = kandle(&["verify", "--json", "reference_outputs/example3"]);
     let lines: Vec<Value> = ran.out.lines().map(object).collect();
@@ -76,9 +120,24 @@ fn verify_json_is_an_object_a_line() {
     for (line, (case, at)) in lines.iter().zip([(EXAMPLE, ""), (SIBLING, "../2x3/")]) {
         let mut keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
-        let expected =
-            ["allowed", "case", "files", "keras_error", "reason", "truth_error", "truth_ratio", "verdict", "worst"];
+        let expected = [
+            "allowed",
+            "case",
+            "checks",
+            "files",
+            "keras_error",
+            "reason",
+            "truth_error",
+            "truth_ratio",
+            "unchecked",
+            "verdict",
+            "worst",
+        ];
         assert_eq!(keys, expected);
+        let checks = line["checks"].as_array().unwrap();
+        assert!(checks.iter().all(|check| check["passed"] == json!(true) && check["hint"].is_null()), "{checks:?}");
+        let of_dense = checks.iter().filter(|check| check["layer"] == "dense" && check["how"] == "isolated");
+        assert_eq!((of_dense.count(), &line["unchecked"]), (3, &json!([])));
         assert_eq!((&line["case"], &line["verdict"], &line["reason"]), (&json!(case), &json!("ok"), &Value::Null));
         let files = ["model.keras", "model.h5", "model.weights.h5"].map(|name| format!("{at}{name}"));
         assert_eq!(line["files"], json!(files));
@@ -110,6 +169,13 @@ fn a_wrong_weight_fails_and_stderr_says_all() {
     assert_eq!(ran.out.lines().skip(1).collect::<Vec<_>>(), ["0 passed, 1 failed, 0 refused, 0 expected"]);
     assert!(ran.err.starts_with("a_case (model.weights.h5): FAIL: "), "{}", ran.err);
     assert!(ran.err.contains("\na_case › dense (Dense, isolated): "), "{}", ran.err);
+    assert!(
+        ran.err.contains("\n  model.keras, model.h5\n  layer      class       isolated  cumulative\n"),
+        "{}",
+        ran.err
+    );
+    assert!(ran.err.contains("\n  dense      Dense       FAIL "), "{}", ran.err);
+    assert!(ran.err.ends_with("\n  first divergence: dense (Dense), already alone\n"), "{}", ran.err);
     assert_eq!(ran.code, 1);
 
     let object = object(kandle(&["verify", text(&case), "--json"]).out.lines().next().unwrap());

@@ -288,6 +288,12 @@ impl Archive {
         &self.members
     }
 
+    /// What a `.keras` keeps beside its own weights, vocabularies for the most part, by the path below `assets/`.
+    pub(crate) fn own_assets(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let assets = self.assets.iter().filter(|_| !self.paired);
+        assets.map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
+    }
+
     /// The arrays, by path.
     #[must_use]
     pub fn arrays(&self) -> &Arrays {

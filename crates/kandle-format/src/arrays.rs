@@ -54,7 +54,7 @@ impl Arrays {
     }
 
     /// What a listed path is in the file.
-    fn stored(&self, path: &str) -> String {
+    pub(crate) fn stored(&self, path: &str) -> String {
         if self.renamed { exchanged(path, LAYERS, CHECKPOINT_DEPENDENCIES) } else { path.to_owned() }
     }
 

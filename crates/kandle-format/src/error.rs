@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Weights,
     /// An input that the model does not take.
     Input,
+    /// A model whose numbers are not proven: the recorded case is of other weights, or has other numbers.
+    Unverified,
 }
 
 /// One thing that went wrong, and where.

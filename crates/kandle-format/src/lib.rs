@@ -19,6 +19,7 @@ mod arrays;
 mod bytes;
 mod config;
 mod container;
+mod digest;
 mod dtype;
 mod error;
 mod folder;

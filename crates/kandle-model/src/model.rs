@@ -112,6 +112,12 @@ impl Model {
         &self.plan
     }
 
+    /// Where it runs: the device of its variables, the CPU for a model that has none.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.weights.iter().flatten().next().map_or(Device::Cpu, |weight| weight.device().clone())
+    }
+
     /// The variables, under candle-nn's names: what `candle_nn::linear(128, 64, vb.pp("dense"))` would look for.
     ///
     /// They share their memory with the model: a value set here is used by the next [`forward`](Self::forward).

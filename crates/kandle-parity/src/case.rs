@@ -459,40 +459,5 @@ fn layer(node: &Node<'_>, whole: Option<Rule>) -> Result<Layer, CaseError> {
     })
 }
 
-/// The case folders at and under `path`, sorted: a folder with a `case.json` is a case, and is not searched further.
-///
-/// # Errors
-/// A folder that can't be read, or no case at all.
-pub fn find_cases(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, CaseError> {
-    let path = path.as_ref();
-    let (mut cases, mut seen) = (vec![], HashSet::new());
-    find_under(path, &mut cases, &mut seen)?;
-    cases.sort();
-    if cases.is_empty() {
-        return Err(CaseError::new(
-            CaseErrorKind::NotFound,
-            shown_path(path),
-            "expected a case (a folder with case.json) here or below, found none",
-        ));
-    }
-    Ok(cases)
-}
-
-fn find_under(folder: &Path, cases: &mut Vec<PathBuf>, seen: &mut HashSet<PathBuf>) -> Result<(), CaseError> {
-    let unreadable = |error| CaseError::unreadable(folder, &error);
-    // Each folder once, however many links lead to it.
-    if !seen.insert(folder.canonicalize().map_err(unreadable)?) {
-        return Ok(());
-    }
-    if folder.join("case.json").is_file() {
-        cases.push(folder.to_owned());
-        return Ok(());
-    }
-    let entries = folder.read_dir().map_err(unreadable)?;
-    let mut below = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    below.sort();
-    below.iter().filter(|entry| entry.is_dir()).try_for_each(|entry| find_under(entry, cases, seen))
-}
-
 #[cfg(test)]
 mod tests;

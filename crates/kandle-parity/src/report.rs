@@ -120,9 +120,30 @@ impl CaseReport {
         line
     }
 
-    /// The object of `kandle verify --json`: `case`, `verdict`, `files` (their names), `worst`, `allowed`, `truth_error`, `keras_error`, `truth_ratio`, `reason`; null where there is none or it is not finite.
+    /// A table of every layer, see [`Verdict::table`]; one for several files where it is the same, empty where no file ran.
+    pub fn table(&self) -> String {
+        let Some(case) = &self.recorded else { return String::new() };
+        let mut tables: Vec<(Vec<String>, String)> = vec![];
+        for (file, verdict) in self.judged() {
+            let table = verdict.table(case);
+            match tables.iter_mut().find(|(_, other)| *other == table) {
+                Some((files, _)) => files.push(text::name(file)),
+                None => tables.push((vec![text::name(file)], table)),
+            }
+        }
+        let several = self.files.len() > 1;
+        let named = |(files, table): (Vec<String>, String)| match several {
+            true => format!("{}\n{table}", files.join(", ")),
+            false => table,
+        };
+        tables.into_iter().map(named).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The object of `kandle verify --json`: `case`, `verdict`, `files` (their names), `worst`, `allowed`, `truth_error`, `keras_error`, `truth_ratio`, `reason`; null where there is none or it is not finite. `checks` has every check of every file in the order in which the layers ran, `unchecked` what could not be checked.
     pub fn json(&self) -> Value {
         let (worst, truth) = (self.worst(), self.truth());
+        let checks = self.judged().flat_map(|(file, verdict)| verdict.checks.iter().map(|check| check.json(file)));
+        let unchecked = self.verdicts().flat_map(|verdict| &verdict.unchecked);
         json!({
             "case": self.case,
             "verdict": self.standing().to_string(),
@@ -133,14 +154,21 @@ impl CaseReport {
             "keras_error": truth.map(|truth| truth.keras_error),
             "truth_ratio": truth.map(|truth| truth.truth_ratio),
             "reason": self.reason(),
+            "checks": checks.collect::<Vec<_>>(),
+            "unchecked": unchecked.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The files that ran, by name.
+    fn judged(&self) -> impl Iterator<Item = (&str, &Verdict)> {
+        self.files.iter().filter_map(|(file, outcome)| match outcome {
+            Outcome::Judged(verdict) => Some((file.as_str(), verdict)),
+            _ => None,
         })
     }
 
     fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
-        self.files.iter().filter_map(|(_, outcome)| match outcome {
-            Outcome::Judged(verdict) => Some(verdict),
-            _ => None,
-        })
+        self.judged().map(|(_, verdict)| verdict)
     }
 
     fn first_refusal(&self) -> Option<(&str, &str)> {
@@ -367,7 +395,22 @@ mod tests {
 
     #[test]
     fn json_has_the_keys_of_the_contract_and_null_where_there_is_nothing() {
-        let found = report(None, false, &[("model.keras", judged(0.25)), ("model.h5", judged(0.0))]).json();
+        let mut found = report(None, false, &[("model.keras", judged(0.25)), ("model.h5", judged(0.0))]).json();
+        assert_eq!(found["unchecked"].as_array_mut().unwrap().drain(..).len(), 6);
+        let checks: Vec<Value> = found["checks"].as_array_mut().unwrap().drain(..).collect();
+        assert_eq!(
+            checks[0],
+            json!({
+                "file": "model.keras", "layer": "output", "class": "Functional", "call": 0, "how": "output", "tensor": "output_0",
+                "passed": false, "compared": 4, "differing": 1, "worst": 0.25, "allowed": 1e-6 + 1e-6 * 0.5, "index": [1, 1],
+                "truth_ratio": 262_143.0, "reason": checks[0]["reason"], "hint": null,
+            })
+        );
+        assert!(checks[0]["reason"].as_str().unwrap().contains("ours 0.75, keras 0.5"));
+        assert_eq!(
+            (&checks[1]["file"], &checks[1]["passed"], &checks[1]["reason"]),
+            (&json!("model.h5"), &json!(true), &Value::Null)
+        );
         let reason = found["reason"].clone();
         assert!(reason.as_str().unwrap().starts_with("model.keras: output_0"));
         assert_eq!(
@@ -375,6 +418,7 @@ mod tests {
             json!({
                 "case": "cases/a", "verdict": "fail", "files": ["model.keras", "model.h5"], "worst": 0.25, "allowed": 1e-6 + 1e-6 * 0.5,
                 "truth_error": 0.25 - 2f64.powi(-20), "keras_error": 2f64.powi(-20), "truth_ratio": 262_143.0, "reason": reason,
+                "checks": [], "unchecked": [],
             })
         );
         let found = report(None, false, &[("model.keras", Outcome::Refused("no".into()))]).json();
@@ -383,6 +427,7 @@ mod tests {
             json!({
                 "case": "cases/a", "verdict": "refused", "files": ["model.keras"], "worst": null, "allowed": null,
                 "truth_error": null, "keras_error": null, "truth_ratio": null, "reason": "model.keras: no",
+                "checks": [], "unchecked": [],
             })
         );
         let found = report(None, false, &[("model.keras", judged(f32::NAN))]).json();

@@ -1,6 +1,7 @@
 //! Cases read, and cases tampered with.
 
 use super::*;
+use crate::find::find_cases;
 use crate::fixture::{Recording, array};
 use serde_json::{Value, json};
 
