@@ -16,6 +16,10 @@ infer *arguments:
 verify +paths="reference_outputs":
     cargo run --release --package kandle-cli -- verify "$@"
 
+# How far Keras and kandle are from the same models in float64: the tables of docs/tolerances.md.
+truth *folder:
+    cargo run --quiet --example truth -- "$@"
+
 # Records the cases again with real Keras (see CONTRIBUTING.md) and says what changed.
 record *names:
     python reference_outputs/record.py "$@"
