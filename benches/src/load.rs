@@ -1,8 +1,10 @@
-//! How fast a model is loaded, beside reading the same file: `cargo run --release --bin load [FILE]`.
+//! How fast a model is loaded and its weights are digested, beside reading the same file:
+//! `cargo run --release --bin load [FILE]`.
 //!
-//! Without a file, a model of 1 GB (an Embedding and four Dense) is written to the temporary folder first. Reading and
-//! loading take turns in one process, the file in the page cache; the median of 7 turns counts. Memory is the most that the
-//! process had of its own (`RssAnon`) while it loaded, above what it had before: the mapped file is none of it.
+//! Without a file, a model of 1 GB (an Embedding and four Dense) is written to the temporary folder first. Reading, loading
+//! and the digest, which `Model::load_verified` needs beside a run, take turns in one process, the file in the page cache;
+//! the median of 7 turns counts. Memory is the most that the process had of its own (`RssAnon`) while it loaded, above what
+//! it had before: the mapped file is none of it.
 
 use std::{
     env, error, fs,
@@ -14,7 +16,7 @@ use std::{
 };
 
 use candle_core::Device;
-use kandle::Model;
+use kandle::{Archive, Limits, Model};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 type Result<T> = std::result::Result<T, Box<dyn error::Error>>;
@@ -40,7 +42,7 @@ fn main() -> Result<()> {
 
 fn measure(path: &Path) -> Result<()> {
     let size = fs::metadata(path)?.len();
-    let (mut read, mut load, mut most) = (Vec::new(), Vec::new(), 0);
+    let (mut read, mut load, mut digest, mut most) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for turn in 0..=TURNS {
         let (reading, bytes) = timed(|| fs::read(path));
         drop(std::hint::black_box(bytes?));
@@ -53,8 +55,11 @@ fn measure(path: &Path) -> Result<()> {
         } else {
             let (loading, model) = task();
             drop(std::hint::black_box(model?));
+            let (digesting, text) = timed(|| Archive::open(path, &Limits::default())?.weights_digest());
+            std::hint::black_box(text?);
             read.push(reading);
             load.push(loading);
+            digest.push(digesting);
         }
     }
     println!("{}: {:.0} MB, {} threads", path.display(), size as f64 / 1e6, thread::available_parallelism()?);
@@ -62,10 +67,10 @@ fn measure(path: &Path) -> Result<()> {
         let wall = median(times.iter().map(|time| time.0));
         let processor = median(times.iter().map(|time| time.1));
         let speed = size as f64 / wall / 1e9;
-        println!("{what}  {:5.0} ms, {speed:.2} GB/s, {:5.0} ms of processor", wall * 1e3, processor * 1e3);
+        println!("{what:<6}  {:5.0} ms, {speed:.2} GB/s, {:5.0} ms of processor", wall * 1e3, processor * 1e3);
         speed
     };
-    let (read, load) = (speed("read", &read), speed("load", &load));
+    let (read, load, _) = (speed("read", &read), speed("load", &load), speed("digest", &digest));
     println!(
         "load is {:.0} % as fast as read, and takes {:.2} of the file in memory",
         100. * load / read,
