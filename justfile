@@ -20,9 +20,17 @@ verify +paths="reference_outputs":
 truth *folder:
     cargo run --quiet --example truth -- "$@"
 
-# Records the cases again with real Keras (see CONTRIBUTING.md) and says what changed.
-record *names:
+# Records cases of a model of your own with real Keras: `just record my_model.keras --out cases/my_model`.
+record +arguments:
     python reference_outputs/record.py "$@"
+
+# Records the cases of reference_outputs again with real Keras (see CONTRIBUTING.md) and says what changed.
+record-declared *names:
+    python reference_outputs/record_declared.py "$@"
+
+# Tests record.py with the Keras that is installed.
+test-record:
+    python reference_outputs/test_record.py
 
 # The documentation, warnings denied.
 docs:

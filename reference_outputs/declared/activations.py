@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 from keras import layers
 
-from .case import ALL_FILES, Cases, records, rule_of
+from .case import ALL_FILES, Cases, records
 
 ACTIVATIONS = {
     "relu": "A negative number passed through.",
@@ -39,7 +38,6 @@ ACTIVATIONS = {
     "log_sigmoid": "log(sigmoid(x)), which loses the large negatives.",
     "sparsemax": "The threshold taken over the wrong number of entries.",
 }
-COPYING = ("relu", "relu6", "linear", "hard_tanh", "hard_shrink")
 CORNERS = [0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 2.5, -0.0, 0.0, 1e-6]
 INTS = np.array([[-7, -1, 0, 1, 3, 9]], "int32")
 LARGE = np.array([[20, -20, 80, -80, 10, -10, 40, -40], [88, 88, 87, 88, 86, 88, 88, 88]], "float32")
@@ -84,14 +82,7 @@ def pointwise(
     case(f"{name}_special", odd, build, special, model=name)
 
 
-def rule_of_function(function: Callable | layers.Layer) -> str:
-    """The rule of an activation: a function, or a layer used as one."""
-    if isinstance(function, keras.Operation):
-        return rule_of(function)
-    return "copy" if function.__name__ in COPYING else "elementwise"
-
-
-@records(layers.Activation, rule=lambda layer: rule_of_function(layer.activation))
+@records(layers.Activation)
 def activation(case: Cases) -> None:
     for name, says in ACTIVATIONS.items():
         files = ALL_FILES if name in ("relu", "leaky_relu", "gelu", "softmax") else ("model.keras",)
@@ -103,11 +94,7 @@ def activation(case: Cases) -> None:
         case(f"{name}_ints", says, lambda name=name: layers.Activation(name), INTS, truth=False, without_jax=without_jax)
 
 
-def rule_of_slope(layer: layers.Layer) -> str:
-    return "elementwise" if layer.negative_slope else "copy"
-
-
-@records(layers.ReLU, rule=rule_of_slope)
+@records(layers.ReLU)
 def relu(case: Cases) -> None:
     for name, says, options in [
         ("default", "A negative number passed through.", {}),
@@ -127,7 +114,7 @@ def relu(case: Cases) -> None:
     case("ints_slope", "Integers left integers.", lambda: layers.ReLU(negative_slope=0.25), INTS, truth=False)
 
 
-@records(layers.LeakyReLU, rule=rule_of_slope)
+@records(layers.LeakyReLU)
 def leaky_relu(case: Cases) -> None:
     for name, says, options in [
         ("default", "The slope of the activation named leaky_relu, 0.2, instead of the layer's 0.3.", {}),
@@ -138,13 +125,13 @@ def leaky_relu(case: Cases) -> None:
     case("ints", "Integers refused, or left integers.", layers.LeakyReLU, INTS, truth=False)
 
 
-@records(layers.ELU, rule="elementwise")
+@records(layers.ELU)
 def elu(case: Cases) -> None:
     pointwise(case, "default", "The negative branch without expm1.", layers.ELU, files=("model.keras",))
     pointwise(case, "alpha", "alpha ignored.", lambda: layers.ELU(alpha=0.3), files=("model.keras",))
 
 
-@records(layers.PReLU, rule="elementwise")
+@records(layers.PReLU)
 def prelu(case: Cases) -> None:
     case("each", "One slope for all.", layers.PReLU, (2, 3, 4))
     case("shared_first", "Slopes shared along another axis.", lambda: layers.PReLU(shared_axes=[1]), (2, 3, 4))
@@ -152,7 +139,7 @@ def prelu(case: Cases) -> None:
     case("special", "NaN swallowed.", layers.PReLU, SPECIAL)
 
 
-@records(layers.Softmax, rule="elementwise")
+@records(layers.Softmax)
 def softmax(case: Cases) -> None:
     case("last", "Normalised over all axes.", layers.Softmax, (2, 3, 4))
     case("axis_1", "Normalised over the last axis.", lambda: layers.Softmax(axis=1), (2, 3, 4))

@@ -10,7 +10,7 @@ from .case import Cases, masked, masked_ids, records
 FILES = ("model.keras", "model.weights.h5")
 
 
-@records(LayerScale, rule="elementwise")
+@records(LayerScale)
 def layer_scale(case: Cases) -> None:
     case("image", "The initial value in place of the trained one.", lambda: LayerScale(1e-6, 3), (2, 4, 3, 3), files=FILES)
     case("rank2", "Something other than the last axis scaled.", lambda: LayerScale(0.5, 4), (4, 4))
@@ -23,7 +23,7 @@ def layer_scale(case: Cases) -> None:
     )
 
 
-@records(StochasticDepth, rule="copy")
+@records(StochasticDepth)
 def stochastic_depth(case: Cases) -> None:
     case("image", "A path dropped, or divided by the probability that it stays.", lambda: StochasticDepth(0.4), (4, 3, 3, 2))
     case("always", "A rate of 1 divided by.", lambda: StochasticDepth(1.0), (3, 2))
@@ -35,7 +35,7 @@ def stochastic_depth(case: Cases) -> None:
     )
 
 
-@records(CustomScaleLayer, rule="elementwise")
+@records(CustomScaleLayer)
 def custom_scale_layer(case: Cases) -> None:
     case("image", "The wrong one of the two scaled.", lambda: CustomScaleLayer(0.17), (2, 3, 3, 2), (2, 3, 3, 2), files=FILES)
     case("one", "A whole number as the scale.", lambda: CustomScaleLayer(1), (3, 4), (3, 4))

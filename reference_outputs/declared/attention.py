@@ -44,7 +44,7 @@ def by_scores(case: Cases, layer: type, variants: list[tuple[str, str, dict]]) -
         return keras.Model([first, second], [layers.GlobalAveragePooling1D()(outputs[0]), outputs[1]]), [ids[:4], plain[:4]]
 
 
-@records(layers.Attention, rule="contraction")
+@records(layers.Attention)
 def attention(case: Cases) -> None:
     by_scores(
         case,
@@ -59,7 +59,7 @@ def attention(case: Cases) -> None:
     )
 
 
-@records(layers.AdditiveAttention, rule="contraction")
+@records(layers.AdditiveAttention)
 def additive_attention(case: Cases) -> None:
     by_scores(
         case,
@@ -125,7 +125,7 @@ def by_heads(case: Cases, build, variants: list[tuple[str, str, dict]]) -> None:
         return keras.Model([first, second], [layers.GlobalAveragePooling1D()(outputs[0]), outputs[1]]), [ids[:4], plain[:4]]
 
 
-@records(layers.MultiHeadAttention, rule="contraction")
+@records(layers.MultiHeadAttention)
 def multi_head_attention(case: Cases) -> None:
     def build(**options: object) -> layers.Layer:
         return layers.MultiHeadAttention(**{"num_heads": 2, "key_dim": 3} | options)
@@ -154,7 +154,7 @@ def multi_head_attention(case: Cases) -> None:
         )
 
 
-@records(layers.GroupQueryAttention, rule="contraction")
+@records(layers.GroupQueryAttention)
 def group_query_attention(case: Cases) -> None:
     def build(**options: object) -> layers.Layer:
         given = {"head_dim": 3, "num_query_heads": 4, "num_key_value_heads": 2} | options

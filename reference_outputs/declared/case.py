@@ -1,7 +1,7 @@
 """How a case is declared: what it is called, what it would show, which model and which inputs.
 
-A layer is one function under `@records(layers.X, rule=…)`, which declares the layer's
-cases and says how far two right implementations of it may be apart.
+A layer is one function under `@records(layers.X)`, which declares the layer's cases.
+How far two right implementations of it may be apart is in record.py.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 from keras import layers
+from record import RULES_OF_LAYERS
 
 Recipe = Callable[[np.random.Generator], tuple[keras.Model, list[np.ndarray]]]
 Stack = layers.Layer | Sequence[layers.Layer]
 Fed = tuple[int, ...] | np.ndarray | Callable[[np.random.Generator], np.ndarray]
-RuleOf = Callable[[keras.Operation], str]
 
 ALL_FILES = ("model.keras", "model.h5", "model.weights.h5")
 
@@ -101,43 +101,17 @@ class Cases:
             return keras.Model(inputs, outputs), arrays
 
 
-# ----------------------------------------------------------------------------
-# The rule of a layer
-# ----------------------------------------------------------------------------
-
-RULES: dict[type, str | RuleOf] = {}
-RULES_OF_OPS: dict[str, str] = {}  # by the name of the operation's class; ops.py
-
-
-def records(layer: type, *, rule: str | RuleOf) -> Callable[[Callable[[Cases], None]], None]:
-    """Declares a layer's cases, in the folder `family/Class`, and its rule.
-
-    `rule`: `copy`, `elementwise`, `contraction` or `deep` (see record.py), or a
-    function of the layer that gives one of them.
-    """
+def records(layer: type) -> Callable[[Callable[[Cases], None]], None]:
+    """Declares a layer's cases, in the folder `family/Class`."""
+    if layer.__name__ not in RULES_OF_LAYERS:
+        raise TypeError(f"record.py has no rule for {layer.__name__}")
 
     def declare(cases_of: Callable[[Cases], None]) -> None:
-        RULES[layer] = rule
         package, family = layer.__module__.split(".")[2:4]  # keras.src.layers.core.dense, keras.src.applications.convnext
         family = family if package == "layers" else package
         cases_of(Cases(f"{family}/{layer.__name__}"))
 
     return declare
-
-
-def rule_of(operation: keras.Operation) -> str:
-    rule = RULES.get(type(operation))
-    if rule is None and not isinstance(operation, layers.Layer):
-        rule = RULES_OF_OPS.get(type(operation).__name__)
-    if rule is None:
-        raise TypeError(f"nothing declares a rule for {type(operation).__name__}")
-    return rule if isinstance(rule, str) else rule(operation)
-
-
-def rule_of_all(*operations: keras.Operation) -> str:
-    """The rule of a layer that runs others within it: `deep` where more than one of them rounds."""
-    rounding = [rule for rule in map(rule_of, operations) if rule != "copy"]
-    return "copy" if not rounding else rounding[0] if len(rounding) == 1 else "deep"
 
 
 # ----------------------------------------------------------------------------

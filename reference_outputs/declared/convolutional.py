@@ -7,7 +7,7 @@ from .case import ALL_FILES, Cases, records
 FED = {1: (2, 7, 4), 2: (2, 7, 5, 4), 3: (2, 5, 4, 5, 2)}
 
 
-@records(layers.Conv1D, rule="contraction")
+@records(layers.Conv1D)
 def conv1d(case: Cases) -> None:
     for name, says, options, fed in [
         ("same_stride", "Padding split evenly: with a stride the odd one goes to the end.", {"strides": 2}, (2, 6, 4)),
@@ -26,7 +26,7 @@ def conv1d(case: Cases) -> None:
     )
 
 
-@records(layers.Conv2D, rule="contraction")
+@records(layers.Conv2D)
 def conv2d(case: Cases) -> None:
     for name, says, options in [
         ("same_stride", "Padding split evenly, or alike on both axes.", {"strides": 2, "kernel_size": (2, 3)}),
@@ -62,7 +62,7 @@ def conv2d(case: Cases) -> None:
     )
 
 
-@records(layers.Conv3D, rule="contraction")
+@records(layers.Conv3D)
 def conv3d(case: Cases) -> None:
     for name, says, options in [
         ("same_stride", "Padding split evenly on one of three axes.", {"strides": 2, "kernel_size": (2, 3, 3)}),
@@ -95,13 +95,13 @@ def transposed(case: Cases, layer: type, rank: int) -> None:
         case(name, says, lambda options=options, kernel=kernel: layer(3, kernel, **options), small)
 
 
-@records(layers.Conv1DTranspose, rule="contraction")
+@records(layers.Conv1DTranspose)
 def conv1d_transpose(case: Cases) -> None:
     transposed(case, layers.Conv1DTranspose, 1)
     case("no_bias", "A bias expected where there is none.", lambda: layers.Conv1DTranspose(2, 2, strides=3, padding="same", use_bias=False), (2, 4, 3))
 
 
-@records(layers.Conv2DTranspose, rule="contraction")
+@records(layers.Conv2DTranspose)
 def conv2d_transpose(case: Cases) -> None:
     transposed(case, layers.Conv2DTranspose, 2)
     case(
@@ -112,7 +112,7 @@ def conv2d_transpose(case: Cases) -> None:
     )
 
 
-@records(layers.Conv3DTranspose, rule="contraction")
+@records(layers.Conv3DTranspose)
 def conv3d_transpose(case: Cases) -> None:
     transposed(case, layers.Conv3DTranspose, 3)
 
@@ -125,28 +125,28 @@ DEPTHWISE = [
 ]
 
 
-@records(layers.DepthwiseConv1D, rule="contraction")
+@records(layers.DepthwiseConv1D)
 def depthwise_conv1d(case: Cases) -> None:
     for name, says, options in DEPTHWISE:
         given = {"kernel_size": 3, "padding": "same"} | options
         case(name, says, lambda given=given: layers.DepthwiseConv1D(**given), (2, 6, 3))
 
 
-@records(layers.DepthwiseConv2D, rule="contraction")
+@records(layers.DepthwiseConv2D)
 def depthwise_conv2d(case: Cases) -> None:
     for name, says, options in DEPTHWISE:
         given = {"kernel_size": (3, 2), "padding": "same"} | options
         case(name, says, lambda given=given: layers.DepthwiseConv2D(**given), (2, 6, 5, 3))
 
 
-@records(layers.SeparableConv1D, rule="contraction")
+@records(layers.SeparableConv1D)
 def separable_conv1d(case: Cases) -> None:
     for name, says, options in DEPTHWISE:
         given = {"kernel_size": 3, "padding": "same"} | options
         case(name, says, lambda given=given: layers.SeparableConv1D(4, **given), (2, 6, 3))
 
 
-@records(layers.SeparableConv2D, rule="contraction")
+@records(layers.SeparableConv2D)
 def separable_conv2d(case: Cases) -> None:
     for name, says, options in DEPTHWISE:
         given = {"kernel_size": (3, 2), "padding": "same"} | options

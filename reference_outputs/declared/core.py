@@ -7,7 +7,7 @@ from keras import layers
 from .case import ALL_FILES, Cases, ids, masked, masked_ids, normal, records
 
 
-@records(layers.Dense, rule="contraction")
+@records(layers.Dense)
 def dense(case: Cases) -> None:
     for name, says, build, fed in [
         ("rank2", "The plain product with its bias.", lambda: layers.Dense(5), (3, 6)),
@@ -92,7 +92,7 @@ def dense(case: Cases) -> None:
     )
 
 
-@records(layers.Embedding, rule="copy")
+@records(layers.Embedding)
 def embedding(case: Cases) -> None:
     case(
         "float_ids",
@@ -133,7 +133,7 @@ def embedding(case: Cases) -> None:
         return model, [xs]
 
 
-@records(layers.EinsumDense, rule="contraction")
+@records(layers.EinsumDense)
 def einsum_dense(case: Cases) -> None:
     # Keras: on TensorFlow ops.add adds what has one axis beyond size 1, if that is the size of the last axis or the second,
     # along this axis (BiasAdd), whatever axis the equation means. So in bias_inside "e" is neither as long as "d" nor as "b".
@@ -148,7 +148,7 @@ def einsum_dense(case: Cases) -> None:
         case(name, says, lambda options=options: layers.EinsumDense(**options), fed)
 
 
-@records(layers.ReversibleEmbedding, rule=lambda layer: "contraction")
+@records(layers.ReversibleEmbedding)
 def reversible_embedding(case: Cases) -> None:
     tokens = np.array([[3, 1, 0], [0, 5, 6]], "int32")
     for name, says, options in [
@@ -166,14 +166,14 @@ def reversible_embedding(case: Cases) -> None:
             return keras.Model([ids_in, features], outputs), [tokens, normal(rng, 2, 3, 4)]
 
 
-@records(layers.Identity, rule="copy")
+@records(layers.Identity)
 def identity(case: Cases) -> None:
     case("plain", "Anything done at all.", layers.Identity, (2, 3))
     case("mask", "A mask lost on its way.", lambda: [masked(), layers.Identity(), layers.GlobalAveragePooling1D()], masked_ids()[:4])
     case("special", "NaN, an infinity or the sign of 0 lost.", layers.Identity, np.array([[np.nan, np.inf, -np.inf, -0.0]], "float32"))
 
 
-@records(layers.Masking, rule="copy")
+@records(layers.Masking)
 def masking(case: Cases) -> None:
     steps = np.array([[[1, 2], [0, 0], [0, 3]], [[0, 0], [0, 0], [0, 0]], [[-1, -1], [5, -1], [-1, -1]]], "float32")
     case("zero", "A step masked where only some of its numbers are 0.", lambda: [layers.Masking(), layers.LSTM(2)], steps)
@@ -186,7 +186,7 @@ def masking(case: Cases) -> None:
     case("numbers", "Masked steps left as they are: Keras sets them to 0.", lambda: layers.Masking(-1.0), steps)
 
 
-@records(layers.InputLayer, rule="copy")
+@records(layers.InputLayer)
 def input_layer(case: Cases) -> None:
     for name, says, dtype in [
         ("float32", "An input's name or order.", "float32"),

@@ -37,37 +37,37 @@ def merging(case: Cases, layer: type, many: bool = True) -> None:
         )
 
 
-@records(layers.Add, rule="copy")
+@records(layers.Add)
 def add(case: Cases) -> None:
     merging(case, layers.Add)
 
 
-@records(layers.Subtract, rule="copy")
+@records(layers.Subtract)
 def subtract(case: Cases) -> None:
     merging(case, layers.Subtract, many=False)
 
 
-@records(layers.Multiply, rule="copy")
+@records(layers.Multiply)
 def multiply(case: Cases) -> None:
     merging(case, layers.Multiply)
 
 
-@records(layers.Average, rule="elementwise")
+@records(layers.Average)
 def average(case: Cases) -> None:
     merging(case, layers.Average)
 
 
-@records(layers.Maximum, rule="copy")
+@records(layers.Maximum)
 def maximum(case: Cases) -> None:
     merging(case, layers.Maximum)
 
 
-@records(layers.Minimum, rule="copy")
+@records(layers.Minimum)
 def minimum(case: Cases) -> None:
     merging(case, layers.Minimum)
 
 
-@records(layers.Concatenate, rule="copy")
+@records(layers.Concatenate)
 def concatenate(case: Cases) -> None:
     case("last", "The inputs in another order.", layers.Concatenate, (2, 3, 1), (2, 3, 2), (2, 3, 3))
     case("axis_1", "Joined along the last axis.", lambda: layers.Concatenate(axis=1), (2, 1, 4), (2, 3, 4))
@@ -84,7 +84,7 @@ def concatenate(case: Cases) -> None:
             return keras.Model([first, second, third], [both, one]), [ids, np.ascontiguousarray(ids[::-1]), plain]
 
 
-@records(layers.Dot, rule="contraction")
+@records(layers.Dot)
 def dot(case: Cases) -> None:
     for name, says, options, fed in [
         ("vectors", "The batch multiplied too.", {"axes": 1}, [(3, 4), (3, 4)]),

@@ -10,7 +10,7 @@ SAYS_INTS = "Integers refused, or floats given back: Keras casts its result to t
 SCALED = lambda *shape: lambda rng: 3 * normal(rng, *shape) + np.float32(2)  # noqa: E731
 
 
-@records(layers.BatchNormalization, rule="elementwise")
+@records(layers.BatchNormalization)
 def batch_normalization(case: Cases) -> None:
     for name, says, options, fed in [
         ("default", "The batch's own statistics used, or the moving ones swapped.", {}, (3, 4)),
@@ -27,7 +27,7 @@ def batch_normalization(case: Cases) -> None:
     case("special", "NaN or an infinity made finite.", layers.BatchNormalization, np.array([[np.nan, np.inf, -np.inf, -0.0]], "float32"))
 
 
-@records(layers.LayerNormalization, rule="elementwise")
+@records(layers.LayerNormalization)
 def layer_normalization(case: Cases) -> None:
     for name, says, options in [
         ("default", "The variance divided by n - 1.", {}),
@@ -43,7 +43,7 @@ def layer_normalization(case: Cases) -> None:
     case("mask", "A mask lost, or applied.", lambda: [masked(), layers.LayerNormalization()], masked_ids())
 
 
-@records(layers.GroupNormalization, rule="elementwise")
+@records(layers.GroupNormalization)
 def group_normalization(case: Cases) -> None:
     for name, says, options, fed in [
         ("two", "Channels dealt to the groups in turn.", {"groups": 2}, (2, 3, 5, 4)),
@@ -56,7 +56,7 @@ def group_normalization(case: Cases) -> None:
     case("ints", SAYS_INTS, lambda: layers.GroupNormalization(2), INTS(2, 3, 4))
 
 
-@records(layers.RMSNormalization, rule="elementwise")
+@records(layers.RMSNormalization)
 def rms_normalization(case: Cases) -> None:
     for name, says, options in [
         ("default", "The mean taken off.", {}),
@@ -67,7 +67,7 @@ def rms_normalization(case: Cases) -> None:
     case("ints", "Integers refused, or floats given back.", layers.RMSNormalization, INTS(2, 3, 4))
 
 
-@records(layers.UnitNormalization, rule="elementwise")
+@records(layers.UnitNormalization)
 def unit_normalization(case: Cases) -> None:
     case("default", "Divided by the sum of absolute numbers.", layers.UnitNormalization, SCALED(2, 3, 4))
     case("axis_list", "Only the last of two axes normalised.", lambda: layers.UnitNormalization(axis=[1, 2]), SCALED(2, 3, 4))
@@ -76,7 +76,7 @@ def unit_normalization(case: Cases) -> None:
     case("mask", "A mask lost, or applied.", lambda: [masked(), layers.UnitNormalization()], masked_ids())
 
 
-@records(layers.SpectralNormalization, rule="contraction")
+@records(layers.SpectralNormalization)
 def spectral_normalization(case: Cases) -> None:
     for name, says, build, fed in [
         ("dense", "The kernel normalised at inference: it is only in training.", lambda: layers.Dense(3, activation="tanh"), (3, 4)),

@@ -51,32 +51,32 @@ def windows(case: Cases, layer: type, rank: int, largest: bool) -> None:
     case("special", "NaN or an infinity swallowed.", lambda: layer(2, padding="same"), odd(rank, largest), **alone)
 
 
-@records(layers.MaxPooling1D, rule="copy")
+@records(layers.MaxPooling1D)
 def max_pooling1d(case: Cases) -> None:
     windows(case, layers.MaxPooling1D, 1, largest=True)
 
 
-@records(layers.MaxPooling2D, rule="copy")
+@records(layers.MaxPooling2D)
 def max_pooling2d(case: Cases) -> None:
     windows(case, layers.MaxPooling2D, 2, largest=True)
 
 
-@records(layers.MaxPooling3D, rule="copy")
+@records(layers.MaxPooling3D)
 def max_pooling3d(case: Cases) -> None:
     windows(case, layers.MaxPooling3D, 3, largest=True)
 
 
-@records(layers.AveragePooling1D, rule="elementwise")
+@records(layers.AveragePooling1D)
 def average_pooling1d(case: Cases) -> None:
     windows(case, layers.AveragePooling1D, 1, largest=False)
 
 
-@records(layers.AveragePooling2D, rule="elementwise")
+@records(layers.AveragePooling2D)
 def average_pooling2d(case: Cases) -> None:
     windows(case, layers.AveragePooling2D, 2, largest=False)
 
 
-@records(layers.AveragePooling3D, rule="elementwise")
+@records(layers.AveragePooling3D)
 def average_pooling3d(case: Cases) -> None:
     windows(case, layers.AveragePooling3D, 3, largest=False)
 
@@ -93,23 +93,23 @@ def over_everything(case: Cases, layer: type, rank: int) -> None:
     case("special", "NaN or an infinity swallowed.", layer, odd(rank))
 
 
-@records(layers.GlobalMaxPooling1D, rule="copy")
+@records(layers.GlobalMaxPooling1D)
 def global_max_pooling1d(case: Cases) -> None:
     over_everything(case, layers.GlobalMaxPooling1D, 1)
     case("mask", "A mask heeded: Keras ignores it here.", lambda: [masked(), layers.GlobalMaxPooling1D()], masked_ids())
 
 
-@records(layers.GlobalMaxPooling2D, rule="copy")
+@records(layers.GlobalMaxPooling2D)
 def global_max_pooling2d(case: Cases) -> None:
     over_everything(case, layers.GlobalMaxPooling2D, 2)
 
 
-@records(layers.GlobalMaxPooling3D, rule="copy")
+@records(layers.GlobalMaxPooling3D)
 def global_max_pooling3d(case: Cases) -> None:
     over_everything(case, layers.GlobalMaxPooling3D, 3)
 
 
-@records(layers.GlobalAveragePooling1D, rule="elementwise")
+@records(layers.GlobalAveragePooling1D)
 def global_average_pooling1d(case: Cases) -> None:
     over_everything(case, layers.GlobalAveragePooling1D, 1)
     says = "Divided by all steps instead of those not masked; a row masked throughout divides 0 by 0."
@@ -131,7 +131,7 @@ def global_average_pooling1d(case: Cases) -> None:
     )
 
 
-@records(layers.GlobalAveragePooling2D, rule="elementwise")
+@records(layers.GlobalAveragePooling2D)
 def global_average_pooling2d(case: Cases) -> None:
     over_everything(case, layers.GlobalAveragePooling2D, 2)
     ints = lambda rng: rng.integers(-90, 91, FED[2]).astype("int32")  # noqa: E731
@@ -139,7 +139,7 @@ def global_average_pooling2d(case: Cases) -> None:
     case("ints_in_half", says, lambda: layers.GlobalAveragePooling2D(dtype="mixed_bfloat16"), ints, truth=False)
 
 
-@records(layers.GlobalAveragePooling3D, rule="elementwise")
+@records(layers.GlobalAveragePooling3D)
 def global_average_pooling3d(case: Cases) -> None:
     over_everything(case, layers.GlobalAveragePooling3D, 3)
 
@@ -164,31 +164,31 @@ def to_a_size(case: Cases, layer: type, rank: int) -> None:
     case("special", "NaN or an infinity swallowed.", lambda: layer(sizes[0]), odd(rank, "Max" in layer.__name__), **alone)
 
 
-@records(layers.AdaptiveAveragePooling1D, rule="elementwise")
+@records(layers.AdaptiveAveragePooling1D)
 def adaptive_average_pooling1d(case: Cases) -> None:
     to_a_size(case, layers.AdaptiveAveragePooling1D, 1)
 
 
-@records(layers.AdaptiveAveragePooling2D, rule="elementwise")
+@records(layers.AdaptiveAveragePooling2D)
 def adaptive_average_pooling2d(case: Cases) -> None:
     to_a_size(case, layers.AdaptiveAveragePooling2D, 2)
 
 
-@records(layers.AdaptiveAveragePooling3D, rule="elementwise")
+@records(layers.AdaptiveAveragePooling3D)
 def adaptive_average_pooling3d(case: Cases) -> None:
     to_a_size(case, layers.AdaptiveAveragePooling3D, 3)
 
 
-@records(layers.AdaptiveMaxPooling1D, rule="copy")
+@records(layers.AdaptiveMaxPooling1D)
 def adaptive_max_pooling1d(case: Cases) -> None:
     to_a_size(case, layers.AdaptiveMaxPooling1D, 1)
 
 
-@records(layers.AdaptiveMaxPooling2D, rule="copy")
+@records(layers.AdaptiveMaxPooling2D)
 def adaptive_max_pooling2d(case: Cases) -> None:
     to_a_size(case, layers.AdaptiveMaxPooling2D, 2)
 
 
-@records(layers.AdaptiveMaxPooling3D, rule="copy")
+@records(layers.AdaptiveMaxPooling3D)
 def adaptive_max_pooling3d(case: Cases) -> None:
     to_a_size(case, layers.AdaptiveMaxPooling3D, 3)

@@ -8,7 +8,7 @@ from keras import layers
 from keras.src.layers.preprocessing.feature_space import TFDConcat, TFDIdentity
 from keras.src.layers.preprocessing.index_lookup import IndexLookup
 
-from .case import Cases, inputs_for, normal, records, rule_of_all
+from .case import Cases, inputs_for, normal, records
 
 TEXTS_ARE_TENSORFLOWS = {"without_jax": "texts and lookups are TensorFlow's alone"}
 
@@ -22,7 +22,7 @@ def words(*rows: list[str]) -> np.ndarray:
 # ----------------------------------------------------------------------------
 
 
-@records(layers.Rescaling, rule="elementwise")
+@records(layers.Rescaling)
 def rescaling(case: Cases) -> None:
     case("scale", "The offset added before the scale.", lambda: layers.Rescaling(1 / 127.5, offset=-1), (2, 3, 2))
     bytes_ = np.array([[0, 1, 127, 255]], "uint8")
@@ -30,7 +30,7 @@ def rescaling(case: Cases) -> None:
     case("each_channel", "One scale for all channels.", lambda: layers.Rescaling([1.5, -2.0, 0.1], [0.5, 0.0, 3.0]), (2, 2, 3))
 
 
-@records(layers.Normalization, rule="elementwise")
+@records(layers.Normalization)
 def normalization(case: Cases) -> None:
     xs = lambda rng: 3 * normal(rng, 2, 3, 4) + np.float32(2)  # noqa: E731
     for name, says, options in [
@@ -56,7 +56,7 @@ def normalization(case: Cases) -> None:
 # ----------------------------------------------------------------------------
 
 
-@records(layers.Discretization, rule="copy")
+@records(layers.Discretization)
 def discretization(case: Cases) -> None:
     xs = np.array([[-1.0, 0.0, 0.5, 0.49999], [1.5, 2.0, 1e30, -1e30]], "float32")
     for mode in ["int", "one_hot", "multi_hot", "count"]:
@@ -69,7 +69,7 @@ def discretization(case: Cases) -> None:
     case("int32", "Integers binned.", lambda: layers.Discretization([0.0, 1.0, 4.0]), ints)
 
 
-@records(layers.CategoryEncoding, rule="copy")
+@records(layers.CategoryEncoding)
 def category_encoding(case: Cases) -> None:
     ids = np.array([[0, 3, 3], [1, 1, 1], [2, 0, 1]], "int32")
     case("multi_hot", "An id counted twice.", lambda: layers.CategoryEncoding(4), ids)
@@ -90,7 +90,7 @@ INTS = np.array([[0, 1, 42], [-7, 2**40, 13]], "int64")
 NAMES = words(["omar", "stringer", ""], ["marlo", "wire", "Ä"])
 
 
-@records(layers.Hashing, rule="copy")
+@records(layers.Hashing)
 def hashing(case: Cases) -> None:
     for name, says, options in [
         ("plain", "Another hash than FarmHash of the digits.", {}),
@@ -107,7 +107,7 @@ def hashing(case: Cases) -> None:
         case(f"ints_{name}", says, build, INTS, **TEXTS_ARE_TENSORFLOWS)
 
 
-@records(layers.HashedCrossing, rule="copy")
+@records(layers.HashedCrossing)
 def hashed_crossing(case: Cases) -> None:
     first, second = words(["A"], ["B"], ["A"]), np.array([[101], [101], [102]], "int64")
     case("int", "The two joined otherwise than by _X_.", lambda: layers.HashedCrossing(7), first, second, **TEXTS_ARE_TENSORFLOWS)
@@ -118,12 +118,7 @@ def hashed_crossing(case: Cases) -> None:
 TF_IDF = "tf_idf"  # the weights stay in single precision also where the layer computes in double: no truth
 
 
-def rule_of_lookup(layer: layers.Layer) -> str:
-    mode = layer._output_mode if isinstance(layer, layers.TextVectorization) else layer.output_mode
-    return "elementwise" if mode == TF_IDF else "copy"
-
-
-@records(layers.IntegerLookup, rule=rule_of_lookup)
+@records(layers.IntegerLookup)
 def integer_lookup(case: Cases) -> None:
     for name, says, options in [
         ("int", "The index of what is not in the vocabulary: 0 is its own.", {}),
@@ -141,7 +136,7 @@ def integer_lookup(case: Cases) -> None:
         case(name, says, lambda given=given: layers.IntegerLookup(**given), fed, truth=name != TF_IDF, **TEXTS_ARE_TENSORFLOWS)
 
 
-@records(layers.StringLookup, rule=rule_of_lookup)
+@records(layers.StringLookup)
 def string_lookup(case: Cases) -> None:
     for name, says, options in [
         ("int", "The index of what is not in the vocabulary: 0 is its own.", {}),
@@ -166,7 +161,7 @@ def string_lookup(case: Cases) -> None:
         return keras.Sequential([keras.Input((2,), dtype="string"), layer]), [words(["a", "z"], ["c", "b"])]
 
 
-@records(IndexLookup, rule=rule_of_lookup)
+@records(IndexLookup)
 def index_lookup(case: Cases) -> None:
     given = {"max_tokens": None, "num_oov_indices": 1, "mask_token": None, "vocabulary_dtype": "int64", "oov_token": -1}
     for name, says, options in [
@@ -181,7 +176,7 @@ def index_lookup(case: Cases) -> None:
 LINES = words(["The quick, brown FOX!"], ["the  fox's den"], [""], ["Ünder the Über-fox."])
 
 
-@records(layers.TextVectorization, rule=rule_of_lookup)
+@records(layers.TextVectorization)
 def text_vectorization(case: Cases) -> None:
     vocabulary = ["the", "fox", "quick", "the fox", "foxs", "über-fox", "überfox"]
     for name, says, options in [
@@ -212,14 +207,14 @@ def text_vectorization(case: Cases) -> None:
         return keras.Sequential([keras.Input((1,), dtype="string"), layer, layers.Dense(2)]), [LINES]
 
 
-@records(TFDConcat, rule="copy")
+@records(TFDConcat)
 def tfd_concat(case: Cases) -> None:
     case("last", "The inputs in another order.", lambda: TFDConcat(axis=-1), (2, 1), (2, 3))
     case("axis_1", "Joined along the last axis.", lambda: TFDConcat(axis=1), (2, 1, 3), (2, 2, 3))
     case("ints", "Integers turned to floats, or not.", lambda: TFDConcat(axis=-1), np.array([[1], [2]], "int32"), (2, 2))
 
 
-@records(TFDIdentity, rule="copy")
+@records(TFDIdentity)
 def tfd_identity(case: Cases) -> None:
     case("plain", "Anything done at all.", lambda: TFDIdentity(dtype="float32"), (2, 3))
     case("rank1", "An axis added.", lambda: TFDIdentity(), (3,))
@@ -231,7 +226,7 @@ def tfd_identity(case: Cases) -> None:
 # ----------------------------------------------------------------------------
 
 
-@records(layers.MelSpectrogram, rule="deep")
+@records(layers.MelSpectrogram)
 def mel_spectrogram(case: Cases) -> None:
     common = {"fft_length": 64, "sequence_stride": 32, "num_mel_bins": 5, "sampling_rate": 800, "min_freq": 20}
     for name, says, options in [
@@ -242,7 +237,7 @@ def mel_spectrogram(case: Cases) -> None:
         case(name, says, lambda options=options: layers.MelSpectrogram(**common | options), (2, 200), truth=False)
 
 
-@records(layers.STFTSpectrogram, rule="deep")
+@records(layers.STFTSpectrogram)
 def stft_spectrogram(case: Cases) -> None:
     common = {"frame_length": 16, "frame_step": 8, "fft_length": 16}
     for name, says, options in [
@@ -267,7 +262,7 @@ def image(*shape: int, dtype: str = "float32", largest: float = 255.0) -> Callab
     return drawn
 
 
-@records(layers.Resizing, rule=lambda layer: "copy" if layer.interpolation == "nearest" else "elementwise")
+@records(layers.Resizing)
 def resizing(case: Cases) -> None:
     fed = image(2, 5, 4, 2)
     for name in ["nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"]:
@@ -305,7 +300,7 @@ def resizing(case: Cases) -> None:
     )
 
 
-@records(layers.CenterCrop, rule=lambda layer: "elementwise")
+@records(layers.CenterCrop)
 def center_crop(case: Cases) -> None:
     case("odd", "The odd row cut at the wrong end.", lambda: layers.CenterCrop(2, 3), image(2, 5, 4, 2))
     case("same", "Anything done at all.", lambda: layers.CenterCrop(4, 3), image(2, 4, 3, 2))
@@ -314,7 +309,7 @@ def center_crop(case: Cases) -> None:
     case("uint8", "Bytes cut as bytes.", lambda: layers.CenterCrop(2, 2), image(2, 5, 4, 2, dtype="uint8"))
 
 
-@records(layers.RandomCrop, rule="elementwise")
+@records(layers.RandomCrop)
 def random_crop(case: Cases) -> None:
     case("center", "A random place at inference: it is the middle.", lambda: layers.RandomCrop(3, 2, seed=1), image(2, 6, 4, 2), truth=False, without_jax="smoothing")
     case("same", "Anything done at all.", lambda: layers.RandomCrop(4, 3), image(2, 4, 3, 2), truth=False)
@@ -327,12 +322,12 @@ def equalizing(case: Cases, layer: type, **options: object) -> None:
     case("uint8", "Bytes reckoned as bytes.", lambda: layer(**options), image(2, 5, 4, 3, dtype="uint8"), truth=False)
 
 
-@records(layers.AutoContrast, rule="elementwise")
+@records(layers.AutoContrast)
 def auto_contrast(case: Cases) -> None:
     equalizing(case, layers.AutoContrast)
 
 
-@records(layers.Equalization, rule="copy")
+@records(layers.Equalization)
 def equalization(case: Cases) -> None:
     # Keras: the layer gives its symbolic input back, a cycle in a graph unless the input is converted before.
     for dtype in ["float16", "bfloat16", "float64"]:
@@ -340,12 +335,12 @@ def equalization(case: Cases) -> None:
         case(dtype, says, lambda dtype=dtype: layers.Equalization(dtype=dtype), image(2, 6, 5, 3))
 
 
-@records(layers.ContrastLimitedAdaptiveHistogramEqualization, rule="elementwise")
+@records(layers.ContrastLimitedAdaptiveHistogramEqualization)
 def clahe(case: Cases) -> None:
     equalizing(case, layers.ContrastLimitedAdaptiveHistogramEqualization, tile_grid_size=(2, 2))
 
 
-@records(layers.MaxNumBoundingBoxes, rule="copy")
+@records(layers.MaxNumBoundingBoxes)
 def max_num_bounding_boxes(case: Cases) -> None:
     case("plain", "Anything done to an image.", lambda: layers.MaxNumBoundingBoxes(4), image(2, 4, 3, 3))
     case("uint8", "Bytes left bytes, or not.", lambda: layers.MaxNumBoundingBoxes(4), image(2, 4, 3, 3, dtype="uint8"))
@@ -381,7 +376,7 @@ AT_REST: dict[type, dict] = {  # what does nothing at inference
 
 
 def at_rest(layer: type, options: dict) -> None:
-    @records(layer, rule="copy")
+    @records(layer)
     def declare(case: Cases) -> None:
         says = "An image changed at inference."
         case("plain", says, lambda: layer(**options), image(2, 4, 3, 3))
@@ -394,7 +389,7 @@ for layer, options in AT_REST.items():
     at_rest(layer, options)
 
 
-@records(layers.Pipeline, rule=lambda layer: rule_of_all(*layer.layers))
+@records(layers.Pipeline)
 def pipeline(case: Cases) -> None:
     flips = lambda: [layers.RandomFlip(seed=1), layers.RandomContrast(0.5)]  # noqa: E731
     case("at_rest", "An image changed at inference.", lambda: layers.Pipeline(flips()), image(2, 4, 3, 3))

@@ -5,7 +5,7 @@ from keras import layers
 from .case import ALL_FILES, Cases, records
 
 
-@records(layers.Flatten, rule="copy")
+@records(layers.Flatten)
 def flatten(case: Cases) -> None:
     for name, says, fed, declared in [
         ("rank1", "A batch of single numbers becomes (batch, 1).", (3,), ()),
@@ -24,7 +24,7 @@ def flatten(case: Cases) -> None:
     )
 
 
-@records(layers.Reshape, rule="copy")
+@records(layers.Reshape)
 def reshape(case: Cases) -> None:
     for name, says, target, fed, declared in [
         ("plain", "The batch taken for a part of the target.", (2, 3), (2, 6), (6,)),
@@ -49,24 +49,24 @@ def cut(case: Cases, layer: type, rank: int, amounts: list[object]) -> None:
     case("channels_first", "The channels cut or padded.", lambda: layer(amounts[-1], data_format="channels_first"), first)
 
 
-@records(layers.Cropping1D, rule="copy")
+@records(layers.Cropping1D)
 def cropping1d(case: Cases) -> None:
     case("number", "One end only.", lambda: layers.Cropping1D(2), (2, 6, 2))
     case("each_side", "The two ends swapped.", lambda: layers.Cropping1D((1, 3)), (2, 6, 2))
     case("nothing_at_the_end", "A cut of 0 at the end taken for all.", lambda: layers.Cropping1D((2, 0)), (2, 6, 2))
 
 
-@records(layers.Cropping2D, rule="copy")
+@records(layers.Cropping2D)
 def cropping2d(case: Cases) -> None:
     cut(case, layers.Cropping2D, 2, [1, (2, 1), ((0, 2), (1, 0))])
 
 
-@records(layers.Cropping3D, rule="copy")
+@records(layers.Cropping3D)
 def cropping3d(case: Cases) -> None:
     cut(case, layers.Cropping3D, 3, [1, (2, 1, 0), ((0, 2), (1, 0), (1, 2))])
 
 
-@records(layers.ZeroPadding1D, rule="copy")
+@records(layers.ZeroPadding1D)
 def zero_padding1d(case: Cases) -> None:
     case("number", "One end only.", lambda: layers.ZeroPadding1D(2), (2, 3, 2))
     case("each_side", "The two ends swapped.", lambda: layers.ZeroPadding1D((1, 3)), (2, 3, 2))
@@ -78,24 +78,24 @@ def zero_padding1d(case: Cases) -> None:
     )
 
 
-@records(layers.ZeroPadding2D, rule="copy")
+@records(layers.ZeroPadding2D)
 def zero_padding2d(case: Cases) -> None:
     cut(case, layers.ZeroPadding2D, 2, [1, (2, 1), ((0, 2), (1, 0))])
 
 
-@records(layers.ZeroPadding3D, rule="copy")
+@records(layers.ZeroPadding3D)
 def zero_padding3d(case: Cases) -> None:
     cut(case, layers.ZeroPadding3D, 3, [1, (2, 1, 0), ((0, 2), (1, 0), (1, 2))])
 
 
-@records(layers.UpSampling1D, rule="copy")
+@records(layers.UpSampling1D)
 def up_sampling1d(case: Cases) -> None:
     case("two", "The whole repeated instead of each step.", layers.UpSampling1D, (2, 3, 2))
     case("three", "The size taken for 2.", lambda: layers.UpSampling1D(3), (2, 2, 3))
     case("one", "A size of 1.", lambda: layers.UpSampling1D(1), (2, 2, 3))
 
 
-@records(layers.UpSampling2D, rule=lambda layer: "copy" if layer.interpolation == "nearest" else "elementwise")
+@records(layers.UpSampling2D)
 def up_sampling2d(case: Cases) -> None:
     for name in ["nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"]:
         says = "Corners aligned, or another window."
@@ -111,7 +111,7 @@ def up_sampling2d(case: Cases) -> None:
     )
 
 
-@records(layers.UpSampling3D, rule="copy")
+@records(layers.UpSampling3D)
 def up_sampling3d(case: Cases) -> None:
     case("two", "The whole repeated instead of each number.", layers.UpSampling3D, (2, 2, 3, 2, 2))
     case("axes_differ", "Two axes swapped.", lambda: layers.UpSampling3D((1, 2, 3)), (2, 2, 3, 2, 2))
@@ -123,14 +123,14 @@ def up_sampling3d(case: Cases) -> None:
     )
 
 
-@records(layers.Permute, rule="copy")
+@records(layers.Permute)
 def permute(case: Cases) -> None:
     case("swap", "Axes counted from 0: Keras counts from 1, behind the batch.", lambda: layers.Permute((2, 1)), (2, 3, 4))
     case("cycle", "The inverse of the permutation.", lambda: layers.Permute((3, 1, 2)), (2, 3, 4, 5))
     case("identity", "Anything done at all.", lambda: layers.Permute((1, 2)), (2, 3, 4))
 
 
-@records(layers.RepeatVector, rule="copy")
+@records(layers.RepeatVector)
 def repeat_vector(case: Cases) -> None:
     case("three", "Repeated along the last axis.", lambda: layers.RepeatVector(3), (2, 4))
     case("one", "An axis of length 1 left out.", lambda: layers.RepeatVector(1), (2, 4))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from .case import ALL_FILES, Cases, inputs_for, masked, masked_ids, normal, records, rule_of, sequential
+from .case import ALL_FILES, Cases, inputs_for, masked, masked_ids, normal, records, sequential
 
 FED = (2, 5, 3)
 
@@ -65,7 +65,7 @@ def stateful(case: Cases, layer: type) -> None:
         return keras.Model(xs, layer(3, stateful=True)(xs)), [normal(rng, *FED)]
 
 
-@records(layers.SimpleRNN, rule="contraction")
+@records(layers.SimpleRNN)
 def simple_rnn(case: Cases) -> None:
     recurrent(case, layers.SimpleRNN, 1)
     stateful(case, layers.SimpleRNN)
@@ -74,13 +74,13 @@ def simple_rnn(case: Cases) -> None:
     case("object_in_float16", says, build, (2, 4, 3), truth=False)
 
 
-@records(layers.LSTM, rule="contraction")
+@records(layers.LSTM)
 def lstm(case: Cases) -> None:
     recurrent(case, layers.LSTM, 2)
     stateful(case, layers.LSTM)
 
 
-@records(layers.GRU, rule="contraction")
+@records(layers.GRU)
 def gru(case: Cases) -> None:
     recurrent(case, layers.GRU, 1)
     stateful(case, layers.GRU)
@@ -108,7 +108,7 @@ def cell(case: Cases, build: Callable[..., layers.Layer], states: int, variants:
             return keras.Model(inputs, [output, *after]), arrays
 
 
-@records(layers.SimpleRNNCell, rule="contraction")
+@records(layers.SimpleRNNCell)
 def simple_rnn_cell(case: Cases) -> None:
     cell(
         case,
@@ -122,7 +122,7 @@ def simple_rnn_cell(case: Cases) -> None:
     )
 
 
-@records(layers.LSTMCell, rule="contraction")
+@records(layers.LSTMCell)
 def lstm_cell(case: Cases) -> None:
     cell(
         case,
@@ -136,7 +136,7 @@ def lstm_cell(case: Cases) -> None:
     )
 
 
-@records(layers.GRUCell, rule="contraction")
+@records(layers.GRUCell)
 def gru_cell(case: Cases) -> None:
     cell(
         case,
@@ -158,7 +158,7 @@ CELLS = {
 }
 
 
-@records(layers.StackedRNNCells, rule="deep")
+@records(layers.StackedRNNCells)
 def stacked_rnn_cells(case: Cases) -> None:
     def stack() -> layers.StackedRNNCells:
         return layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(2), layers.SimpleRNNCell(4)])
@@ -169,7 +169,7 @@ def stacked_rnn_cells(case: Cases) -> None:
     case("states", says, lambda: layers.RNN(stack(), return_state=True), FED, call=lambda layer, xs: layer(xs))
 
 
-@records(layers.RNN, rule=lambda layer: rule_of(layer.cell))
+@records(layers.RNN)
 def rnn(case: Cases) -> None:
     for name, build in CELLS.items():
         says = "A cell's options ignored, or its weights looked for in the layer."
@@ -183,7 +183,7 @@ def rnn(case: Cases) -> None:
 # ----------------------------------------------------------------------------
 
 
-@records(layers.Bidirectional, rule=lambda layer: rule_of(layer.forward_layer))
+@records(layers.Bidirectional)
 def bidirectional(case: Cases) -> None:
     for mode in ["concat", "sum", "mul", "ave", None]:
         case(
@@ -216,11 +216,7 @@ def bidirectional(case: Cases) -> None:
         return keras.Model(inputs, layer(inputs[0], initial_state=inputs[1:])), arrays
 
 
-def rule_of_wrapped(layer: layers.Layer) -> str:
-    return "deep" if isinstance(layer.layer, keras.Model) else rule_of(layer.layer)
-
-
-@records(layers.TimeDistributed, rule=rule_of_wrapped)
+@records(layers.TimeDistributed)
 def time_distributed(case: Cases) -> None:
     case("dense", "The steps run together.", lambda: layers.TimeDistributed(layers.Dense(4, activation="tanh")), FED)
     case(
@@ -260,16 +256,16 @@ def convolutional(case: Cases, layer: type, fed: tuple[int, ...]) -> None:
     case("states", "The states in another order.", lambda: layer(2, 2, return_state=True), fed, call=lambda layer, xs: layer(xs))
 
 
-@records(layers.ConvLSTM1D, rule="contraction")
+@records(layers.ConvLSTM1D)
 def conv_lstm1d(case: Cases) -> None:
     convolutional(case, layers.ConvLSTM1D, (2, 3, 6, 2))
 
 
-@records(layers.ConvLSTM2D, rule="contraction")
+@records(layers.ConvLSTM2D)
 def conv_lstm2d(case: Cases) -> None:
     convolutional(case, layers.ConvLSTM2D, (2, 3, 5, 4, 2))
 
 
-@records(layers.ConvLSTM3D, rule="contraction")
+@records(layers.ConvLSTM3D)
 def conv_lstm3d(case: Cases) -> None:
     convolutional(case, layers.ConvLSTM3D, (2, 3, 4, 3, 4, 2))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Records models written by old Keras versions, one folder per case: written_by/<writer>/<model>/.
 
-    record.py [WRITER ...]   record the models of all writers of table.py, or of those named
-    record.py --check        write nothing; exit 1 if anything differs
+    record_writers.py [WRITER ...]   record the models of all writers of table.py, or of those named
+    record_writers.py --check        write nothing; exit 1 if anything differs
 
 Each writer has a virtual environment of its own below --envs, made where it isn't
 there; its script runs inside. Expected outputs are those of the writer itself, in
@@ -19,7 +19,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import types
 import zipfile
 
 import numpy as np
@@ -28,7 +27,7 @@ from table import WRITERS, Writer
 HERE = pathlib.Path(__file__).resolve().parent
 CASES = HERE.parent
 sys.path.append(str(CASES))
-spec = importlib.util.spec_from_file_location("record_of_today", CASES / "record.py")
+spec = importlib.util.spec_from_file_location("record_of_today", CASES / "record_declared.py")
 today = sys.modules["record_of_today"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(today)
 
@@ -140,8 +139,7 @@ def case_files(writer: Writer, stage: pathlib.Path, others: dict[str, dict]) -> 
     if not facts["files"]:
         raise today.Disagreement(f"no file could be written: {facts['reloaded']}")
     rules = facts["rules"] or ["deep"] * len(outputs)
-    of_case = types.SimpleNamespace(computed_in=facts["computed_in"], looser=1.0)
-    tolerances = [today.tolerance_for(of_case, rule, y) for rule, y in zip(rules, outputs, strict=True)]
+    tolerances = [today.tolerance_for(rule, y, facts["computed_in"]) for rule, y in zip(rules, outputs, strict=True)]
     noise = {"scale": today.rounded(max(map(today.scale_of, outputs)))}
     gaps = []
     for i, (y, tolerance) in enumerate(zip(outputs, tolerances, strict=True)):
@@ -189,7 +187,7 @@ def case_files(writer: Writer, stage: pathlib.Path, others: dict[str, dict]) -> 
         case["expect"] = f"refused: {facts['refused']}"
     case |= {"noise": noise, "reopened": opened}
     case |= {key: facts[key] for key in ("keras_version", "backend", "versions")}
-    files = {"io.safetensors": today.packed(arrays), "case.json": (json.dumps(case, indent=1) + "\n").encode()}
+    files = {"io.safetensors": today.packed(arrays), "case.json": today.as_json(case)}
     for path in sorted(stage.rglob("*")):
         if path.is_file() and path.name not in OWN:
             deflated(path, writer, stage.name)
