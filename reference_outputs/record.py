@@ -255,11 +255,6 @@ def is_text(array: np.ndarray) -> bool:
     return array.dtype.kind in "OSU"
 
 
-def fed(array: np.ndarray) -> object:
-    """As a tensor, so that what a layer gets can be told to be the input. Texts are what they are."""
-    return array if is_text(array) else keras.ops.convert_to_tensor(array)
-
-
 def arranged(model: keras.Model, inputs: list[object]) -> object:
     """Inputs in the order of `model.inputs` as the model takes them: alone, in a list, a dict …"""
     if isinstance(model, keras.src.models.Functional):
@@ -390,7 +385,8 @@ class Run:
 
 
 def run(model: keras.Model, arrays: list[np.ndarray]) -> Run:
-    inputs = [fed(array) for array in arrays]
+    # Keras does not mix tensors and texts; arrays it makes tensors of itself.
+    inputs = list(arrays) if any(map(is_text, arrays)) else [keras.ops.convert_to_tensor(array) for array in arrays]
     with Calls(inputs) as calls:
         results = keras.tree.flatten(model(arranged(model, inputs), training=False))
         sources = [calls.from_(result) for result in results]
