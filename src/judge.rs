@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::hints::explain;
 use candle_core::Device;
 use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Result};
 use kandle_model::{Model, Value};
@@ -66,7 +67,11 @@ pub fn judge(case: &Case, file: &str) -> Outcome {
         Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model)
     };
     match load() {
-        Ok(model) => Outcome::Judged(check(case, file, &Judged(&model.detached()))),
+        Ok(model) => {
+            let mut verdict = check(case, file, &Judged(&model.detached()));
+            explain(case, file, &mut verdict);
+            Outcome::Judged(verdict)
+        }
         Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),
         Err(error) => Outcome::Broken(reason(&error)),
     }

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod hints;
 mod judge;
 mod proof;
 
+pub use hints::explain;
 pub use judge::{Judged, array, judge, load_recorded, numbers, open_recorded, value, verify, verify_file};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,

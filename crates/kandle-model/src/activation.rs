@@ -41,6 +41,8 @@ pub enum Function {
     SparsePlus,
     Silu,
     Gelu,
+    /// The approximation of `gelu` by tanh, which no name stands for.
+    ApproximateGelu,
     Glu,
     Tanh,
     TanhShrink,
@@ -116,6 +118,15 @@ const OLD_NAMES: &[(&str, Function)] = &[
     ("mish", Function::Mish),
     ("log_softmax", Function::LogSoftmax),
     ("gelu", Function::Gelu),
+];
+
+/// Names that no version of Keras has for an activation, for what a model would give if its file meant another: see
+/// [`Registry::with_other_functions`](crate::Registry::with_other_functions).
+const OTHER_NAMES: &[(&str, Function)] = &[
+    ("hard_sigmoid of Keras 2", Function::OldHardSigmoid),
+    ("hard_sigmoid of Keras 3", Function::HardSigmoid),
+    ("gelu by tanh", Function::ApproximateGelu),
+    ("gelu by erf", Function::Gelu),
 ];
 
 /// Slope of `leaky_relu` as a name. Keras: the LeakyReLU layer's default is 0.3.
@@ -217,6 +228,11 @@ impl Function {
                 text("config").filter(|_| own && function)?
             }
         };
+        if fields.context().custom.is_some_and(crate::Registry::has_other_functions)
+            && let Some(other) = OTHER_NAMES.iter().find(|entry| entry.0 == name)
+        {
+            return Some(other.1);
+        }
         if !dialect::is_legacy(fields.keras_major()) {
             return Self::named(name);
         }
@@ -237,7 +253,7 @@ impl Function {
     /// The name Keras writes: `relu`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        NAMES.iter().chain(OLD_NAMES).find(|entry| entry.1 == self).map_or("", |entry| entry.0)
+        NAMES.iter().chain(OLD_NAMES).chain(OTHER_NAMES).find(|entry| entry.1 == self).map_or("", |entry| entry.0)
     }
 
     /// Shape and dtype of what comes out: those of what goes in, but for `glu`, which halves the last axis.
@@ -334,6 +350,7 @@ impl Function {
             Self::LogSigmoid => wide(xs, |xs| softplus(&xs.neg()?)?.neg()),
             Self::Mish => wide(xs, |xs| xs * softplus(xs)?.tanh()?),
             Self::Gelu => wide(xs, |xs| times(xs, 0.5)? * ((xs / std::f64::consts::SQRT_2)?.erf()? + 1.0)?),
+            Self::ApproximateGelu => wide(xs, |xs| times(xs, 0.5)? * (gelu_inner(xs)?.tanh()? + 1.0)?),
             Self::Elu => wide(xs, |xs| xs.gt(0.0)?.where_cond(xs, &expm1_below_zero(xs)?)),
             Self::Celu => wide(xs, |xs| relu(xs)? + expm1_below_zero(xs)?),
             Self::Selu => wide(xs, |xs| {
@@ -352,6 +369,11 @@ impl Function {
             }),
         }
     }
+}
+
+/// `√(2/π) · (x + 0.044715 x³)`, of which gelu by tanh takes the tanh.
+fn gelu_inner(xs: &Tensor) -> Result<Tensor> {
+    times(&(xs + times(&xs.powf(3.0)?, 0.044_715)?)?, (2.0 / std::f64::consts::PI).sqrt())
 }
 
 /// `max(x, 0)`, NaN where x is NaN (candle's own relu gives 0 there).

@@ -124,6 +124,7 @@ impl Read {
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     layers: BTreeMap<String, ReadLayer>,
+    other_functions: bool,
 }
 
 impl Registry {
@@ -139,6 +140,18 @@ impl Registry {
     pub fn layer<L: KerasLayer + 'static>(mut self, name: &str) -> Self {
         self.layers.insert(name.to_owned(), |fields| Box::new(L::read(fields)));
         self
+    }
+
+    /// Also reads activations that go by the name of another in other versions or programs: `hard_sigmoid of Keras 2` and
+    /// `of Keras 3`, `gelu by tanh` and `by erf`. No file has these names; they are for asking what a model would give if its
+    /// file meant the other.
+    #[must_use]
+    pub fn with_other_functions(self) -> Self {
+        Self { other_functions: true, ..self }
+    }
+
+    pub(crate) fn has_other_functions(&self) -> bool {
+        self.other_functions
     }
 
     fn find(&self, layer: &LayerConfig) -> Option<ReadLayer> {

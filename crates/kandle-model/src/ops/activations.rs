@@ -2,8 +2,6 @@
 //!
 //! Source: keras/src/ops/nn.py, keras/src/backend/tensorflow/nn.py, keras/src/activations/activations.py.
 
-use std::f64::consts::PI;
-
 use candle_core::{Result, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem};
 
@@ -127,15 +125,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     })
     .with(ALPHA),
     operation("Gelu", X, of_floats, |node| {
-        if !node.settings.flag("approximate") {
-            return curve(node, |xs| Function::Gelu.apply(xs));
-        }
-        curve(node, |xs| {
-            wide(xs, |xs| {
-                let inner = ((xs + (xs.powf(3.0)? * 0.044_715)?)? * (2.0 / PI).sqrt())?;
-                times(xs, 0.5)? * (inner.tanh()? + 1.0)?
-            })
-        })
+        let function = if node.settings.flag("approximate") { Function::ApproximateGelu } else { Function::Gelu };
+        curve(node, |xs| function.apply(xs))
     })
     .with(&[("approximate", Setting::Flag(true))]),
     operation("Glu", X, halved, |node| {
