@@ -59,6 +59,17 @@ pub fn explain(case: &Case, file: &str, verdict: &mut Verdict) {
     }
 }
 
+/// [`explain`] of a port by hand, by the first file of the case that can be loaded: what [`assert_case!`](crate::assert_case)
+/// adds to a failure.
+pub fn explain_port(case: &Case, verdict: &mut Verdict) {
+    for file in &case.files {
+        explain(case, file, verdict);
+        if verdict.checks.iter().any(|check| check.hint.is_some()) {
+            return;
+        }
+    }
+}
+
 fn is_checked(verdict: &Verdict, layer: &Layer) -> bool {
     verdict.checks.iter().any(|check| check.how != How::Output && check.layer == layer.path)
 }

@@ -4,7 +4,7 @@ mod hints;
 mod judge;
 mod proof;
 
-pub use hints::explain;
+pub use hints::{explain, explain_port};
 pub use judge::{Judged, array, judge, load_recorded, numbers, open_recorded, value, verify, verify_file};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
@@ -18,3 +18,25 @@ pub use kandle_model::{
 };
 pub use kandle_parity as parity;
 pub use proof::{LoadVerified, verify_loaded};
+
+/// Fails unless a port gives what Keras recorded, in every case in or below a folder, as
+/// [`parity::assert_case!`](kandle_parity::assert_case), and says which mistake would explain a layer that differs.
+///
+/// ```
+/// use candle_nn::Module as _;
+///
+/// let port = example3::Example3::load("reference_outputs/example3/2x3/model.keras", &candle_core::Device::Cpu).unwrap();
+/// kandle::assert_case!("reference_outputs/example3", |inputs, trace| {
+///     let ys = port.forward(&inputs[0])?;
+///     trace.record("dense", &ys)?;
+///     Ok(vec![ys])
+/// });
+/// ```
+#[macro_export]
+macro_rules! assert_case {
+    ($folder:expr, $port:expr $(,)?) => {
+        if let Err(told) = $crate::parity::port_parity($folder, $port, $crate::explain_port) {
+            ::std::panic!("the port differs from Keras\n{told}");
+        }
+    };
+}

@@ -52,3 +52,22 @@ impl Module for Example3 {
         self.dense.forward(&self.embedding.forward(ids)?)?.relu()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../reference_outputs/example3");
+
+    #[test]
+    fn it_gives_what_keras_recorded() {
+        let port = Example3::load(format!("{CASES}/2x3/model.keras"), &Device::Cpu).unwrap();
+        kandle::assert_case!(CASES, |ids, trace| {
+            let xs = port.embedding.forward(&ids[0])?;
+            trace.record("embedding", &xs)?;
+            let ys = port.dense.forward(&xs)?.relu()?;
+            trace.record("dense", &ys)?;
+            Ok(vec![ys])
+        });
+    }
+}
