@@ -1265,7 +1265,7 @@ def tell(options: Options, found: dict[str, dict], written: dict[str, dict[str, 
                 f"  {of_set['left_out']} calls of layers are left out, evenly along the depth: record the part between the last\n"
                 "  that is right and the first that is wrong with --layers 'PATTERN', or all with a larger --limit"
             )
-    say(f"next:\n  kandle verify {options.out} --layers")
+    say(f"next:\n  kandle verify {options.out} --layers\n  kandle verify {options.out} --html report.html")
 
 
 def bytes_of(text: str) -> int:

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use clap::ValueEnum;
-use kandle::parity::{CaseError, CaseOf, CaseReport, MayRefuse, Outcome, Summary, cases_of, find_cases};
+use kandle::parity::{CaseError, CaseOf, CaseReport, HtmlReport, MayRefuse, Outcome, Summary, cases_of, find_cases};
 
 use crate::{Failure, terminal};
 
@@ -58,6 +58,10 @@ pub(crate) struct Args {
     #[arg(long)]
     layers: bool,
 
+    /// Write a report as one page of HTML: the graph, the growth of the error, and every layer's numbers
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// A file of path prefixes, one a line (# begins a comment): a refusal there counts as expected, a wrong number never
     /// does
     #[arg(long, value_name = "FILE")]
@@ -87,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
         }
     }
     let cases: Vec<Found> = cases.into_iter().collect();
-    let mut summary = Summary::default();
+    let (mut summary, mut page) = (Summary::default(), HtmlReport::new());
     let table = match (args.layers, cases.len()) {
         (true, _) => Table::Always,
         (false, 1) if io::stdout().is_terminal() => Table::Always,
@@ -99,15 +103,31 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
         |case| CaseReport { may_refuse: may_refuse.covers(&case.folder), ..case.judged() },
         |report| {
             summary.add(report.standing());
+            if args.html.is_some() {
+                page.add(&report);
+            }
             print(&report, args.json, table)
         },
     )?;
+    if let Some(path) = &args.html {
+        write_page(path, &page.finish())?;
+    }
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", summary.json())?,
         false => writeln!(out, "{summary}")?,
     }
     Ok(all_found && summary.is_ok())
+}
+
+/// Beside, then renamed: a page that was there is whole until this one is.
+fn write_page(path: &Path, page: &str) -> Result<(), Failure> {
+    let told = |error: io::Error| format!("{}: cannot write: {error}", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(told)?;
+    file.write_all(page.as_bytes()).map_err(told)?;
+    file.persist(path).map_err(|error| told(error.error))?;
+    Ok(())
 }
 
 /// When the layers of a case are shown in a table.

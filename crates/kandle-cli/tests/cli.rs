@@ -81,6 +81,22 @@ fn a_table_shows_every_layer() {
     assert_eq!((ran.err.as_str(), ran.code), ("", 0));
 }
 
+#[test]
+fn a_page_shows_every_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    let ran = kandle(&["verify", "--html", text(&page), "reference_outputs/by_record/two_inputs"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let html = fs::read_to_string(&page).unwrap();
+    for expected in ["3 passed, 0 failed", "two_inputs/ordinary", "inner/dense", "<svg", "Keras on JAX from the truth"]
+    {
+        assert!(html.contains(expected), "no {expected}");
+    }
+    let ran = kandle(&["verify", "--html", text(&folder.path().join("none/report.html")), EXAMPLE]);
+    assert!(ran.err.contains("none/report.html: cannot write"), "{}", ran.err);
+    assert_eq!(ran.code, 1);
+}
+
 /// The cases of a model's file are those that name it, wherever they lie near it.
 #[test]
 fn a_models_own_cases_are_found_beside_it() {
