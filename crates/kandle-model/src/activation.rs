@@ -7,8 +7,9 @@ use kandle_format::{
 };
 
 use crate::{
-    Family, Fields, Inner, Policy, Spec, dialect,
+    Family, Fields, Inner, Lowered, Policy, Primitive, Spec, dialect,
     numeric::{cast, constant_like, times, wide},
+    primitive::Curve,
     registry,
 };
 
@@ -200,6 +201,20 @@ impl Activation {
         }
     }
 
+    /// `chain` with this activation behind it, as [`KerasLayer::primitives`](crate::KerasLayer::primitives) has it.
+    pub(crate) fn after(&self, mut chain: Vec<Primitive>, lowered: Lowered<'_>) -> Result<Option<Vec<Primitive>>> {
+        let more = match self {
+            Self::Function(function) => function.primitives(),
+            Self::Layer(layer) if layer.policy == *lowered.given.policy() => layer.layer.primitives(lowered)?,
+            Self::Layer(_) => None,
+        };
+        chain.extend(match more {
+            Some(more) => more,
+            None => return Ok(None),
+        });
+        Ok(Some(chain))
+    }
+
     /// Whether it is a layer that computes in float32 whatever the layer around it computes in.
     pub(crate) fn keeps_float32(&self) -> bool {
         matches!(self, Self::Layer(layer) if layer.policy.compute == Dtype::Float32)
@@ -289,6 +304,30 @@ impl Function {
                 Err(Problem::new(ErrorKind::Unsupported, "", what))
             }
         }
+    }
+
+    /// Whether it is among the primitives, a function of a single number.
+    pub(crate) fn is_of_numbers(self) -> bool {
+        self.primitives().is_some_and(|chain| chain.iter().all(|primitive| matches!(primitive, Primitive::Map(_))))
+    }
+
+    /// It as primitives, where there are some.
+    pub(crate) fn primitives(self) -> Option<Vec<Primitive>> {
+        Some(match self {
+            Self::Linear => vec![],
+            Self::Softmax => vec![Primitive::Softmax],
+            Self::Relu => vec![Primitive::Map(Curve::Relu { most: f32::INFINITY })],
+            Self::Relu6 => vec![Primitive::Map(Curve::Relu { most: 6.0 })],
+            Self::LeakyRelu => vec![Primitive::Map(Curve::LeakyRelu { slope: LEAKY_SLOPE as f32 })],
+            Self::Elu => vec![Primitive::Map(Curve::Elu { alpha: 1.0 })],
+            Self::Sigmoid | Self::Tanh | Self::Silu | Self::Gelu | Self::Exponential | Self::Selu => {
+                vec![Primitive::Map(Curve::Function(self))]
+            }
+            Self::HardSigmoid | Self::OldHardSigmoid | Self::HardSilu | Self::HardTanh | Self::Softsign => {
+                vec![Primitive::Map(Curve::Function(self))]
+            }
+            _ => return None,
+        })
     }
 
     /// Applies the function to a value of any dtype.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use kandle_format::{Dtype, Problem};
 
-use crate::{Fields, Given, Spec, Weight};
+use crate::{Fields, Given, Lowered, Primitive, Spec, Weight};
 
 /// A tensor as Keras sees it.
 ///
@@ -26,6 +26,14 @@ impl Value {
     #[must_use]
     pub fn new(tensor: Tensor, dtype: Dtype) -> Self {
         Self { tensor, dtype, mask: None, strings: None }
+    }
+
+    /// A plain tensor, of the dtype that it has in candle.
+    ///
+    /// # Errors
+    /// For dtypes that Keras has not.
+    pub fn of(tensor: &Tensor) -> candle_core::Result<Self> {
+        Ok(Self::new(tensor.clone(), crate::numeric::dtype_of(tensor)?))
     }
 
     /// A tensor of strings, row-major, on the CPU.
@@ -139,6 +147,17 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// What candle reports, and inputs that Keras would not accept either.
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>>;
+
+    /// What [`forward`](Self::forward) computes, as a chain of primitives of which the first takes the layer's tensors and each
+    /// other one what the one before gave; none where only `forward` says it. Asked only where everything is float32 (ids
+    /// aside) and no mask but the one that comes with the input plays a part.
+    ///
+    /// # Errors
+    /// What candle reports of the weights.
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let _ = lowered;
+        Ok(None)
+    }
 
     /// What becomes of masks.
     fn masking(&self) -> Masking {

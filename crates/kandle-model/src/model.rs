@@ -2,10 +2,11 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor, Var, bail};
 use candle_nn::VarMap;
-use kandle_format::{Archive, Error, ErrorKind, Limits, Problem, Result};
+use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Problem, Result};
 
 use crate::{
-    LoadReport, Plan, Policy, Registry, Step, Value, Weight,
+    Call, Given, LoadReport, Lowered, Masking, Plan, PlannedLayer, Policy, Primitive, Registry, Spec, Step, Value,
+    Weight,
     load::lock,
     numeric::{dtype_of, storage},
     run::{self, prepared_weight},
@@ -205,6 +206,87 @@ impl Model {
         let weights = self.prepared(step.layer)?;
         let outputs = run::invoke(planned.layer.as_ref(), &planned.policy, &step.arguments, inputs, &weights);
         outputs.map(Some).map_err(|error| wrong(run::said(&error)))
+    }
+
+    /// What step number `step` of the plan computes, as [`KerasLayer::primitives`](crate::KerasLayer::primitives) says it; none
+    /// where it does not, or where something other than float32 plays a part.
+    ///
+    /// # Errors
+    /// As [`KerasLayer::primitives`](crate::KerasLayer::primitives).
+    pub fn primitives(&self, step: usize) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let Some((step, planned)) = self.step(step) else { return Ok(None) };
+        let inputs: Vec<Spec> = step.inputs.iter().filter_map(|slot| self.plan.slot(*slot).cloned()).collect();
+        let outputs: Vec<&Spec> = step.outputs.iter().filter_map(|slot| self.plan.slot(*slot)).collect();
+        let float32 = |dtype: Dtype| dtype == Dtype::Float32;
+        let policy = &planned.policy;
+        let plain = planned.is_operation() || (float32(policy.compute) && float32(policy.variable));
+        let [output] = outputs.as_slice() else { return Ok(None) };
+        if !plain || policy.quantization.is_some() || !float32(output.dtype) || inputs.len() != step.inputs.len() {
+            return Ok(None);
+        }
+        let given = Given { arguments: &step.arguments, tensors: &inputs, policy };
+        let weights = self.prepared(step.layer)?;
+        let chain = planned.layer.primitives(Lowered { given, weights: &weights })?;
+        let of_ids = matches!(chain.as_deref(), Some([Primitive::Rows { .. }, ..]));
+        let of_mask = |number: &usize| {
+            let masks = ["mask", "attention_mask"].into_iter().filter_map(|name| step.arguments.get(name));
+            masks.flat_map(|argument| argument.tensors()).any(|tensor| tensor == Some(*number))
+        };
+        let operands = inputs.iter().enumerate().filter(|(number, _)| !of_mask(number));
+        Ok(chain.filter(|_| of_ids || operands.map(|(_, input)| input).all(|input| float32(input.dtype))))
+    }
+
+    /// Repeats step number `step` of the plan on other inputs, one for each of [`Step::inputs`](crate::Step::inputs).
+    ///
+    /// # Errors
+    /// What the layer reports, with its name.
+    pub fn run_step(&self, step: usize, inputs: &[Value]) -> candle_core::Result<Vec<Value>> {
+        let Some((step, planned)) = self.step(step) else { bail!("the plan has no step {step}") };
+        let weights = self.prepared(step.layer)?;
+        let outputs = run::invoke(planned.layer.as_ref(), &planned.policy, &step.arguments, inputs, &weights);
+        outputs.map_err(|error| run::input_error(planned.place(), run::said(&error)))
+    }
+
+    /// Whether step number `step`, which merges tensors, gives a mask where those tensors have one for which `masked` says so.
+    #[must_use]
+    pub fn merges_masks(&self, step: usize, masked: &[bool]) -> bool {
+        let Some((step, planned)) = self.step(step) else { return true };
+        let Ok(mask) = Tensor::ones(1, DType::U8, &Device::Cpu) else { return true };
+        let masks: Vec<Option<&Tensor>> = masked.iter().map(|masked| masked.then_some(&mask)).collect();
+        let given = Given { arguments: &step.arguments, tensors: &[], policy: &planned.policy };
+        let made = planned.layer.compute_mask(Call { given, weights: &[] }, &masks);
+        planned.layer.masking() != Masking::Computes || made.is_ok_and(|made| made.iter().any(Option::is_some))
+    }
+
+    /// The slots whose tensors lose their mask by step number `step`, for everyone who reads them later.
+    #[must_use]
+    pub fn erased_masks(&self, step: usize) -> Vec<usize> {
+        let Some((step, planned)) = self.step(step) else { return Vec::new() };
+        let arguments = planned.layer.erases_masks_of().iter().filter_map(|name| step.arguments.get(name));
+        let slots =
+            arguments.flat_map(|argument| argument.tensors()).flatten().filter_map(|number| step.inputs.get(number));
+        // A tensor that was cast on the way in is another tensor, whose mask is its own.
+        let cast = |slot: &usize| {
+            let dtype = self.plan.slot(*slot).map(|spec| spec.dtype);
+            dtype.is_some_and(|dtype| run::is_cast(planned.layer.as_ref(), &planned.policy, dtype))
+        };
+        slots.copied().filter(|slot| !cast(slot)).collect()
+    }
+
+    /// `value` as input number `input` of the plan takes it: in its dtype, with as many axes.
+    ///
+    /// # Errors
+    /// Where it does not fit.
+    pub fn feed(&self, input: usize, value: &Value) -> candle_core::Result<Value> {
+        match self.plan.inputs().get(input) {
+            Some(input) => run::feed(input, self.plan.checks_sizes(), value),
+            None => bail!("expected {} inputs, found more", self.plan.inputs().len()),
+        }
+    }
+
+    fn step(&self, step: usize) -> Option<(&Step, &PlannedLayer)> {
+        let step = self.plan.steps().get(step)?;
+        Some((step, self.plan.layers().get(step.layer)?))
     }
 
     fn run_and_record(&self, inputs: &[Option<Value>], trace: Option<&mut Trace>) -> candle_core::Result<Vec<Value>> {

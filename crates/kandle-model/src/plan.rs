@@ -5,8 +5,8 @@ use candle_nn::VarMap;
 use kandle_format::{Archive, ErrorKind, LayerConfig, ModelConfig, Problem, Result, json::Value as Json, shown};
 
 use crate::{
-    Arguments, Fields, KerasLayer, LayerWeights, LoadReport, Model, Policy, Registry, Shape, Spec, Value, WeightMap,
-    build::Builder, fields::Context, load,
+    Arguments, Fields, KerasLayer, LayerWeights, LoadReport, Masking, Model, Policy, Registry, Shape, Spec, Value,
+    WeightMap, build::Builder, fields::Context, load,
 };
 
 /// What will be computed: the layers, and their calls in order over numbered slots. No numbers yet.
@@ -76,6 +76,18 @@ impl PlannedLayer {
     /// How errors call it.
     pub(crate) fn place(&self) -> String {
         format!("layer \"{}\" ({})", shown(&self.path), shown(&self.class))
+    }
+
+    /// What becomes of the mask that comes with its first input.
+    #[must_use]
+    pub fn masking(&self) -> Masking {
+        self.layer.masking()
+    }
+
+    /// Whether it begins a call with the states that the call before ended with.
+    #[must_use]
+    pub fn keeps_states(&self) -> bool {
+        self.layer.keeps_states()
     }
 
     /// Whether it is an operation of `keras.ops`, not a layer.
@@ -209,8 +221,9 @@ impl Plan {
         &self.constants
     }
 
-    /// The first slot that holds the same tensor as `slot`.
-    pub(crate) fn same_as(&self, slot: usize) -> usize {
+    /// The first slot that holds the same tensor as `slot`, as Keras has it.
+    #[must_use]
+    pub fn same_as(&self, slot: usize) -> usize {
         self.same.get(slot).copied().unwrap_or(slot)
     }
 
@@ -220,7 +233,8 @@ impl Plan {
     }
 
     /// Whether the sizes of what is fed are checked against the model's.
-    pub(crate) fn checks_sizes(&self) -> bool {
+    #[must_use]
+    pub fn checks_sizes(&self) -> bool {
         self.checks_sizes
     }
 

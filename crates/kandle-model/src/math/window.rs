@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor, bail};
 
 /// What Keras's `padding` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Padding {
+pub enum Padding {
     /// No padding: every window lies within the axis.
     Valid,
     /// As many windows as strides begin within the axis; zeros on both sides, the odd one at the end.
@@ -15,24 +15,24 @@ pub(crate) enum Padding {
 
 /// The window of one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window {
+pub struct Window {
     /// Cells that a window sees.
-    pub(crate) kernel: usize,
+    pub kernel: usize,
     /// Cells between the beginnings of two windows.
-    pub(crate) stride: usize,
+    pub stride: usize,
     /// Cells between two cells that a window sees.
-    pub(crate) dilation: usize,
+    pub dilation: usize,
 }
 
 /// The windows of an axis whose size is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Geometry {
+pub struct Geometry {
     /// How many windows there are.
-    pub(crate) output: usize,
+    pub output: usize,
     /// Padding before the first cell.
-    pub(crate) before: usize,
+    pub before: usize,
     /// Padding after the last cell; `(output − 1) · stride + span = before + size + after`, or the axis' end is not seen.
-    pub(crate) after: usize,
+    pub after: usize,
 }
 
 impl Window {
@@ -63,7 +63,10 @@ impl Window {
     }
 
     /// The windows of an axis of `size` cells, as TensorFlow lays them.
-    pub(crate) fn geometry(self, size: usize, padding: Padding) -> std::result::Result<Geometry, String> {
+    ///
+    /// # Errors
+    /// A text where no window fits, or numbers are too large.
+    pub fn geometry(self, size: usize, padding: Padding) -> std::result::Result<Geometry, String> {
         let too_large = || format!("{self:?} over {size} cells is too large");
         let span = self.span()?;
         if size == 0 {

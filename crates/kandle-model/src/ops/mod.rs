@@ -23,6 +23,7 @@ mod integers;
 mod joining;
 mod linear_algebra;
 mod losses;
+mod lowered;
 mod matrices;
 mod moving;
 mod normalization;

@@ -5,7 +5,7 @@ use kandle_format::{Dtype, ErrorKind, Problem, json::Value as Json};
 
 use super::{Known, Operand, Setting, Settings, invalid};
 use crate::{
-    Argument, Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Argument, Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     numeric::{self, storage},
 };
 
@@ -79,6 +79,10 @@ impl KerasLayer for Op {
 
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         (self.operation.forward)(&Node { settings: &self.settings, given: call.given })
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        super::lowered::primitives(self.operation.class, &Node { settings: &self.settings, given: lowered.given })
     }
 
     fn gives_back_its_input(&self, given: Given<'_, Spec>) -> bool {

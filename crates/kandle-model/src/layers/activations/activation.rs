@@ -7,7 +7,9 @@
 
 use kandle_format::{Dtype, Problem};
 
-use crate::{Activation, Call, Fields, Function, Given, KerasLayer, Masking, Spec, Value, layers::one};
+use crate::{
+    Activation, Call, Fields, Function, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value, layers::one,
+};
 
 #[derive(Debug)]
 pub(crate) struct ActivationLayer(Activation);
@@ -37,5 +39,9 @@ impl KerasLayer for ActivationLayer {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        self.0.after(vec![Primitive::Identity], lowered)
     }
 }

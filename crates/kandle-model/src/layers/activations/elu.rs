@@ -7,9 +7,10 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Function, Given, KerasLayer, Masking, Spec, Value,
+    Call, Fields, Function, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value,
     layers::one_float,
     numeric::{rounded, times, wide},
+    primitive::Curve,
 };
 
 #[derive(Debug)]
@@ -40,5 +41,9 @@ impl KerasLayer for Elu {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Map(Curve::Elu { alpha: self.alpha as f32 })]))
     }
 }

@@ -8,10 +8,11 @@
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value,
     activation::leaky_relu,
     layers::{one, one_float},
     numeric::cast,
+    primitive::Curve,
 };
 
 #[derive(Debug)]
@@ -59,5 +60,9 @@ impl KerasLayer for LeakyRelu {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Map(Curve::LeakyRelu { slope: self.negative_slope as f32 })]))
     }
 }

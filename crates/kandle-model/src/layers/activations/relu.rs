@@ -11,10 +11,11 @@ use kandle_format::{Dtype, Problem};
 
 use super::leaky_relu::refuse_steep;
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value,
     activation::{clip, leaky_relu, relu, relu_of_integers},
     layers::{cannot, one, one_float},
     numeric::cast,
+    primitive::Curve,
 };
 
 #[derive(Debug)]
@@ -71,6 +72,16 @@ impl KerasLayer for Relu {
 
     fn masking(&self) -> Masking {
         if self.passes_masks { Masking::Passes } else { Masking::Drops }
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let most = self.max_value.unwrap_or(f64::INFINITY) as f32;
+        let curve = match (self.threshold == 0.0, self.negative_slope == 0.0) {
+            (true, true) => Curve::Relu { most },
+            _ if self.is_leaky() => Curve::LeakyRelu { slope: self.negative_slope as f32 },
+            _ => return Ok(None),
+        };
+        Ok(Some(vec![Primitive::Map(curve)]))
     }
 }
 

@@ -11,7 +11,7 @@ use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value, activation,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Policy, Primitive, Spec, Value, activation,
     layers::{axes, cannot, one_float},
     numeric::{constant_like, rounded, wide},
 };
@@ -66,6 +66,11 @@ impl KerasLayer for Softmax {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let last = [i64::try_from(lowered.rank())? - 1, -1];
+        Ok(matches!(self.axes.as_slice(), [axis] if last.contains(axis)).then(|| vec![Primitive::Softmax]))
     }
 }
 

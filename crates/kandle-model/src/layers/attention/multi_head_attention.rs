@@ -20,13 +20,15 @@ use kandle_format::{Problem, json::Value as Json};
 
 use super::scores::{both, causal, expanded, filled, project, scaled, sliding, softmax, truth};
 use crate::{
-    Call, Fields, Function, Given, KerasLayer, Layout, Masking, Policy, Shape, Spec, Value, Weight,
+    Argument, Call, Fields, Function, Given, KerasLayer, Layout, Lowered, Masking, Policy, Primitive, Shape, Spec,
+    Value, Weight,
     layers::{
         activations::{self, Masked},
         axes, cannot,
     },
     math::einsum::{Equation, einsum},
     numeric::rounded,
+    primitive::Attention,
 };
 
 /// What differs from version to version of Keras.
@@ -223,6 +225,54 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
         }
         let ys = query.with_tensor(dense(&ys, 2)?);
         Ok(std::iter::once(ys).chain(scores.filter(|_| scores_too)).collect())
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let given = lowered.given;
+        let place = |name: &str| match given.argument(name) {
+            Some(Argument::Tensor(number)) => Some(*number),
+            _ => None,
+        };
+        let flag = |name: &str| given.flag(name).map_err(candle_core::Error::msg);
+        let (Some(query), Some(value)) = (place("query"), place("value")) else { return Ok(None) };
+        let inputs = [query, value, place("key").unwrap_or(value)];
+        let masks = ["query_mask", "value_mask", "key_mask"];
+        let plain = !self.use_gate
+            && self.sliding_window.is_none()
+            && self.attended(3).is_ok_and(|places| places == [1])
+            && !flag("return_attention_scores")?
+            && self.output_shape.as_ref().is_none_or(|shape| shape.len() == 1)
+            && masks.iter().all(|name| given.argument(name).is_none())
+            && inputs.iter().all(|input| given.tensors.get(*input).is_some_and(|spec| spec.shape.rank() == 3));
+        let mask = place("attention_mask");
+        let simple = self.version.has_operation && !self.has_dropout;
+        // The kinds of masking before 3.10 that the way of many axes has.
+        let old = !simple && self.version.masked == Masked::Lowered;
+        let causal = flag("use_causal_mask")?;
+        if !plain || (old && (mask.is_some() || causal)) {
+            return Ok(None);
+        }
+        let mut weights = lowered.weights.iter();
+        let mut dense = |bound: usize| -> candle_core::Result<(Tensor, Option<Tensor>)> {
+            let Some(kernel) = weights.next() else { bail!("a weight was not given") };
+            let bias = if self.use_bias { weights.next().map(Tensor::flatten_all).transpose()? } else { None };
+            let (summed, made) = kernel.dims().split_at_checked(bound).unwrap_or_default();
+            Ok((kernel.reshape((summed.iter().product::<usize>(), made.iter().product::<usize>()))?, bias))
+        };
+        let (query, key, value, output) = (dense(1)?, dense(1)?, dense(1)?, dense(2)?);
+        Ok(Some(vec![Primitive::Attention(Attention {
+            inputs,
+            mask,
+            query,
+            key,
+            value,
+            output,
+            heads: self.heads,
+            scale: 1.0 / f64::from(u32::try_from(self.key_dim)?).sqrt(),
+            causal,
+            forbidden: if simple { FORBIDDEN as f32 } else { -1e9 },
+            zeroed: !simple,
+        })]))
     }
 
     fn masking(&self) -> Masking {

@@ -14,8 +14,9 @@ use kandle_format::{Dtype, Problem};
 
 use super::settings::{Both, Settings, keras_kernel};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Spec, Value, Weight,
     math::{convolution::convolution, einsum::matmul},
+    primitive::Convolution,
 };
 
 #[derive(Debug)]
@@ -70,5 +71,24 @@ impl<const AXES: usize> KerasLayer for Conv<AXES> {
 
     fn keeps_float32(&self, _: &[Dtype]) -> bool {
         self.settings.keeps_float32()
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let mut kernel = keras_kernel(lowered.weight(0)?)?;
+        if let (Some((_, factor)), [.., a, b]) = (self.lora, lowered.weights) {
+            kernel = (kernel + (matmul(a, b)? * factor)?)?;
+        }
+        let convolution = |bias, windows, padding| Convolution {
+            kernel,
+            bias,
+            windows,
+            padding,
+            margins: None,
+            groups: self.groups,
+            depthwise: false,
+        };
+        self.settings.lowered(lowered, 1, |bias, windows, padding| {
+            vec![Primitive::Convolution(convolution(bias, windows, padding))]
+        })
     }
 }

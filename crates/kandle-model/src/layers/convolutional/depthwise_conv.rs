@@ -11,7 +11,8 @@ use kandle_format::{Dtype, Problem};
 
 use super::settings::{Both, Settings, keras_depthwise_kernel};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Spec, Value, Weight, layers::cannot, math::convolution::depthwise,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Spec, Value, Weight, layers::cannot,
+    math::convolution::depthwise, primitive::Convolution,
 };
 
 #[derive(Debug)]
@@ -52,6 +53,21 @@ impl<const AXES: usize> KerasLayer for DepthwiseConv<AXES> {
 
     fn keeps_float32(&self, _: &[Dtype]) -> bool {
         self.settings.keeps_float32()
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let kernel = keras_depthwise_kernel(lowered.weight(0)?, self.depth_multiplier)?;
+        self.settings.lowered(lowered, 1, |bias, windows, padding| {
+            vec![Primitive::Convolution(Convolution {
+                kernel,
+                bias,
+                windows,
+                padding,
+                margins: None,
+                groups: 1,
+                depthwise: true,
+            })]
+        })
     }
 }
 

@@ -12,7 +12,10 @@
 use kandle_format::{Dtype, Problem};
 
 use super::settings::{Both, Settings, keras_depthwise_kernel, pointwise};
-use crate::{Call, Fields, Given, KerasLayer, Layout, Spec, Value, Weight, math::convolution::depthwise};
+use crate::{
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Spec, Value, Weight, math::convolution::depthwise,
+    primitive::Convolution,
+};
 
 #[derive(Debug)]
 pub(crate) struct SeparableConv<const AXES: usize> {
@@ -69,5 +72,16 @@ impl<const AXES: usize> KerasLayer for SeparableConv<AXES> {
 
     fn keeps_float32(&self, _: &[Dtype]) -> bool {
         self.settings.keeps_float32()
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let kernel = keras_depthwise_kernel(lowered.weight(0)?, self.depth_multiplier)?;
+        let pointwise = lowered.weight(1)?;
+        let pointwise = pointwise.reshape((pointwise.dim(0)?, pointwise.dim(1)?))?.t()?.contiguous()?;
+        self.settings.lowered(lowered, 2, |bias, windows, padding| {
+            let by_channel =
+                Convolution { kernel, bias: None, windows, padding, margins: None, groups: 1, depthwise: true };
+            vec![Primitive::Convolution(by_channel), Primitive::Product { kernel: pointwise, bias }]
+        })
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 use kandle_format::Problem;
 
 use crate::{
-    Activation, Call, Fields, Given, Layout, Spec, Value, Weight,
+    Activation, Call, Fields, Given, Layout, Lowered, Primitive, Spec, Value, Weight,
     layers::{
         cannot, one_float,
         spatial::{Image, from_channels_last, to_channels_last},
@@ -132,6 +132,22 @@ impl Settings {
         let spatial = cells(&image.spatial).map_err(cannot)?;
         let shape = Image { spatial, channels: Some(filters), ..image }.shape(self.channels_first);
         Ok(vec![self.activation.output(&Spec { shape, dtype: given.policy().arithmetic() })?])
+    }
+
+    /// The layer around what `convolve` makes of the bias, the windows and the padding; as
+    /// [`KerasLayer::primitives`](crate::KerasLayer::primitives) has it. The bias is the last of `weights` weights.
+    pub(super) fn lowered(
+        &self,
+        lowered: Lowered<'_>,
+        weights: usize,
+        convolve: impl FnOnce(Option<Tensor>, Vec<Window>, Padding) -> Vec<Primitive>,
+    ) -> Result<Option<Vec<Primitive>>> {
+        if self.channels_first {
+            return Ok(None);
+        }
+        let windows = self.windows().map_err(|problem| candle_core::Error::Msg(problem.what))?;
+        let chain = convolve(lowered.weight_if(self.use_bias, weights)?, windows, self.padding);
+        self.activation.after(chain, lowered)
     }
 
     /// The whole layer around the sums `convolve` of its input, channels last, and a kernel in Keras's axes.

@@ -10,7 +10,8 @@ use candle_core::{DType, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Activation, Call, Fields, Given, KerasLayer, Layout, Masking, Quantization, Spec, Value, Weight,
+    Activation, Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Quantization, Spec, Value,
+    Weight,
     layers::{cannot, one},
     numeric::cast,
     quantized::{Quantized, dequantized, integer_product, through_float8, unpack_int4},
@@ -97,6 +98,15 @@ impl KerasLayer for Dense {
 
     fn quantizes(&self) -> bool {
         true
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        if self.quantized.is_some() || self.lora.is_some() {
+            return Ok(None);
+        }
+        let kernel = lowered.weight(0)?.t()?.contiguous()?;
+        let product = Primitive::Product { kernel, bias: lowered.weight_if(self.use_bias, 1)? };
+        self.activation.after(vec![product], lowered)
     }
 }
 

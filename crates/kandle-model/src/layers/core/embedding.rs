@@ -10,7 +10,7 @@ use candle_core::{Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Shape, Spec, Value, Weight,
     layers::one,
     numeric::{cast, position},
     quantized::Quantized,
@@ -96,6 +96,14 @@ impl KerasLayer for Embedding {
 
     fn quantizes(&self) -> bool {
         true
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        if self.quantized.is_some() || self.lora.is_some() {
+            return Ok(None);
+        }
+        let table = lowered.weight(0)?.clone();
+        Ok(Some(vec![Primitive::Rows { table, from_the_end: self.from_the_end }]))
     }
 }
 

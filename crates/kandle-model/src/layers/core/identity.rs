@@ -6,7 +6,7 @@
 
 use kandle_format::Problem;
 
-use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value};
+use crate::{Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value};
 
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -34,5 +34,9 @@ impl KerasLayer for Identity {
 
     fn masking(&self) -> Masking {
         if self.passes_masks { Masking::Passes } else { Masking::Drops }
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Identity]))
     }
 }

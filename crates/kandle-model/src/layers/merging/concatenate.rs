@@ -12,7 +12,7 @@ use super::{
     Masks,
     arithmetic::{either, promoted, result_type},
 };
-use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::cannot};
+use crate::{Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value, layers::cannot};
 
 #[derive(Debug)]
 pub(crate) struct Concatenate {
@@ -100,6 +100,13 @@ impl KerasLayer for Concatenate {
         let at = self.place(masks.first().map_or(0, Tensor::rank)).map_err(candle_core::Error::msg)?;
         let all = joined(&masks, at)?;
         Ok(vec![Some(if self.masks == Masks::All { all.min(D::Minus1)? } else { all.max(D::Minus1)? })])
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let axis = self
+            .place(lowered.given.inputs().first().map_or(0, |input| input.shape.rank()))
+            .map_err(candle_core::Error::msg)?;
+        Ok(Some(vec![Primitive::Join { axis }]))
     }
 }
 

@@ -19,9 +19,10 @@ use super::{
     arithmetic::{Binary, choose, either, result_type},
 };
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Policy, Primitive, Shape, Spec, Value,
     layers::cannot,
     numeric::{constant_like, rounded},
+    primitive::Merging,
 };
 
 /// What a class does with its inputs, which are of one rank.
@@ -33,6 +34,9 @@ pub(crate) trait Merge: Debug + Send + Sync {
     fn dtype(dtype: Dtype) -> Dtype {
         dtype
     }
+
+    /// Its name among the primitives.
+    const MERGING: Merging;
 
     /// The number of inputs it takes, where that is fixed.
     const INPUTS: Option<usize> = None;
@@ -114,6 +118,14 @@ impl<M: Merge> KerasLayer for Elementwise<M> {
         let all = others.iter().try_fold((*first).clone(), |all, mask| either(&all, mask))?;
         Ok(vec![Some(all)])
     }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> Result<Option<Vec<Primitive>>> {
+        let inputs = lowered.given.inputs();
+        let ranks = inputs.iter().map(|input| input.shape.rank());
+        // A single input is given back.
+        let merged = inputs.len() > 1 && ranks.clone().min() == ranks.max();
+        Ok(merged.then(|| vec![Primitive::Merge(M::MERGING)]))
+    }
 }
 
 /// Sizes broadcast from the last axis backwards; the batch axis is what is known of it.
@@ -173,12 +185,14 @@ fn fold(operation: Binary, inputs: &[Value], policy: &Policy) -> Result<Value> {
 }
 
 impl Merge for Add {
+    const MERGING: Merging = Merging::Add;
     fn merge(inputs: &[Value], policy: &Policy) -> Result<Value> {
         fold(Binary::Add, inputs, policy)
     }
 }
 
 impl Merge for Subtract {
+    const MERGING: Merging = Merging::Subtract;
     const INPUTS: Option<usize> = Some(2);
 
     fn merge(inputs: &[Value], policy: &Policy) -> Result<Value> {
@@ -187,6 +201,7 @@ impl Merge for Subtract {
 }
 
 impl Merge for Average {
+    const MERGING: Merging = Merging::Average;
     fn merge(inputs: &[Value], policy: &Policy) -> Result<Value> {
         let sum = fold(Binary::Add, inputs, policy)?;
         let dtype = Self::dtype(sum.dtype);
@@ -207,6 +222,7 @@ impl Merge for Average {
 }
 
 impl Merge for Multiply {
+    const MERGING: Merging = Merging::Multiply;
     fn merge(inputs: &[Value], policy: &Policy) -> Result<Value> {
         let masks = inputs.iter().map(spread_mask).collect::<Result<Vec<_>>>()?;
         let mut product: Option<Value> = None;
@@ -236,12 +252,14 @@ impl Merge for Multiply {
 }
 
 impl Merge for Maximum {
+    const MERGING: Merging = Merging::Maximum;
     fn merge(inputs: &[Value], policy: &Policy) -> Result<Value> {
         largest(Binary::Maximum, inputs, policy)
     }
 }
 
 impl Merge for Minimum {
+    const MERGING: Merging = Merging::Minimum;
     fn merge(inputs: &[Value], policy: &Policy) -> Result<Value> {
         largest(Binary::Minimum, inputs, policy)
     }

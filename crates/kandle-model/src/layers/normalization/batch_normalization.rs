@@ -12,7 +12,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::reciprocal_root;
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Spec, Value, Weight,
     layers::{axes, cannot, one},
     numeric::cast,
 };
@@ -163,6 +163,23 @@ impl KerasLayer for BatchNormalization {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let places = axes(&self.axes, lowered.rank()).map_err(candle_core::Error::msg)?;
+        if places.as_slice() != [lowered.rank().saturating_sub(1)] {
+            return Ok(None);
+        }
+        let mut weights = lowered.weights.iter();
+        let gamma = if self.scale { weights.next() } else { None };
+        let beta = if self.center { weights.next() } else { None };
+        let (Some(mean), Some(variance)) = (weights.next(), weights.next()) else { bail!("a weight was not given") };
+        let epsilon = self.epsilon_for(&places, lowered.rank(), Dtype::Float32);
+        let factor = reciprocal_root(&(variance + epsilon)?)?;
+        let factor = gamma.map_or(Ok(factor.clone()), |gamma| &factor * gamma)?;
+        let shift = (mean * &factor)?.neg()?;
+        let shift = beta.map_or(Ok(shift.clone()), |beta| beta + &shift)?;
+        Ok(Some(vec![Primitive::Affine { scale: Some(factor), shift: Some(shift) }]))
     }
 }
 

@@ -16,7 +16,7 @@ use kandle_format::Problem;
 
 use super::{computed_in, given_back, moments, one_of_numbers, reciprocal_root, scaled};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight, dialect,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Spec, Value, Weight, dialect,
     layers::{axes, cannot},
     numeric::cast,
 };
@@ -113,5 +113,15 @@ impl KerasLayer for LayerNormalization {
 
     fn casts_itself(&self) -> bool {
         true
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let places = axes(&self.axes, lowered.rank()).map_err(candle_core::Error::msg)?;
+        if self.rms_scaling || places.as_slice() != [lowered.rank().saturating_sub(1)] {
+            return Ok(None);
+        }
+        let gamma = lowered.weight_if(self.scale, 0)?;
+        let beta = lowered.weight_if(self.center, usize::from(self.scale))?;
+        Ok(Some(vec![Primitive::Normalize { centered: true, epsilon: self.epsilon, gamma, beta }]))
     }
 }

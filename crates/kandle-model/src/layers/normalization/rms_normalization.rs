@@ -10,7 +10,7 @@ use kandle_format::{ErrorKind, Problem};
 
 use super::{cast_back, computed_in, mean, one_of_numbers, reciprocal_root};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Shape, Spec, Value, Weight,
     layers::{axes, cannot},
 };
 
@@ -59,6 +59,15 @@ impl KerasLayer for RmsNormalization {
         let scale = call.weight(0)?.to_dtype(dtype)?.broadcast_as(xs.shape())?;
         let ys = (xs.broadcast_mul(&factor)? * scale)?;
         Ok(vec![cast_back(&ys, input)?])
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let places = axes(&self.axes, lowered.rank()).map_err(candle_core::Error::msg)?;
+        if places.as_slice() != [lowered.rank().saturating_sub(1)] {
+            return Ok(None);
+        }
+        let gamma = Some(lowered.weight(0)?.clone());
+        Ok(Some(vec![Primitive::Normalize { centered: false, epsilon: self.epsilon, gamma, beta: None }]))
     }
 }
 

@@ -15,7 +15,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::Image;
 use crate::{
-    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     layers::{cannot, one, spatial::to_channels_last},
     numeric::{cast, constant_like, wide},
 };
@@ -79,6 +79,11 @@ impl<const AXES: usize, const MAX: bool> KerasLayer for GlobalPooling<AXES, MAX>
 
     fn keeps_float32(&self, inputs: &[Dtype]) -> bool {
         !MAX && inputs.first().is_some_and(|dtype| !dtype.is_float())
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let pool = Primitive::PoolAll { largest: MAX, keeps_axes: self.keepdims };
+        Ok((!self.channels_first).then(|| vec![pool]))
     }
 }
 

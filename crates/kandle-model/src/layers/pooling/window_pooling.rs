@@ -12,7 +12,7 @@ use kandle_format::Problem;
 
 use super::{Image, bounded, pooled_spec};
 use crate::{
-    Call, Fields, Given, KerasLayer, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Spec, Value,
     layers::{
         cannot,
         spatial::{from_channels_last, to_channels_last},
@@ -65,5 +65,13 @@ impl<const AXES: usize, const MAX: bool> KerasLayer for Pooling<AXES, MAX> {
             average(&xs, &self.pool_size, &self.strides, self.padding)?
         };
         Ok(vec![input.with_tensor(from_channels_last(&ys, self.channels_first)?)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        if self.channels_first && AXES > 0 {
+            return Ok(None);
+        }
+        let windows = Window::all(&self.pool_size, &self.strides, &[1; AXES]).map_err(candle_core::Error::msg)?;
+        Ok(Some(vec![Primitive::Pool { largest: MAX, windows, padding: self.padding }]))
     }
 }

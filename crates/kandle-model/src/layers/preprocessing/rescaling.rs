@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use kandle_format::{Problem, json::Value as Json};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Policy, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Policy, Primitive, Spec, Value,
     layers::one,
     numeric::{constant, storage},
 };
@@ -91,5 +91,15 @@ impl KerasLayer for Rescaling {
 
     fn casts_itself(&self) -> bool {
         true
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let number = |number: &Option<Number>| -> candle_core::Result<Option<Tensor>> {
+            let cast = number.as_ref().map(|number| number.cast(lowered.given.policy())).transpose()?;
+            cast.map(|tensor| if tensor.rank() == 0 { tensor.reshape(1) } else { Ok(tensor) }).transpose()
+        };
+        let (scale, shift) = (number(&self.scale)?, number(&self.offset)?);
+        let plain = scale.iter().chain(&shift).all(|tensor| tensor.rank() == 1);
+        Ok(plain.then(|| vec![Primitive::Affine { scale, shift }]))
     }
 }

@@ -6,7 +6,7 @@
 
 use kandle_format::Problem;
 
-use crate::{Call, Fields, Given, KerasLayer, Masking, Spec, Value, layers::one};
+use crate::{Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value, layers::one};
 
 #[derive(Debug)]
 pub(super) struct Inactive;
@@ -31,5 +31,9 @@ impl KerasLayer for Inactive {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Identity]))
     }
 }

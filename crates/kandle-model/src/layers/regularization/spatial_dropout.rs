@@ -7,7 +7,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value,
     layers::{cannot, one},
 };
 
@@ -42,5 +42,9 @@ impl<const RANK: usize> KerasLayer for SpatialDropout<RANK> {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Identity]))
     }
 }

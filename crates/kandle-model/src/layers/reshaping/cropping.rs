@@ -10,7 +10,7 @@ use kandle_format::Problem;
 
 use super::margins::{self, Margin};
 use crate::{
-    Call, Fields, Given, KerasLayer, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Spec, Value,
     layers::{cannot, one, spatial::Image},
 };
 
@@ -52,6 +52,10 @@ impl<const AXES: usize> KerasLayer for Cropping<AXES> {
             xs = xs.narrow(first + axis, margin.0, size)?;
         }
         Ok(vec![input.with_tensor(xs.contiguous()?)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Crop(margins::of_all_axes(&self.cropping, self.channels_first))]))
     }
 }
 

@@ -9,7 +9,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     layers::{cannot, one},
 };
 
@@ -41,5 +41,9 @@ impl KerasLayer for Flatten {
         }
         let features = xs.dims().iter().skip(1).product::<usize>();
         Ok(vec![input.with_tensor(xs.reshape((batch, features))?)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok((!self.channels_first).then(|| vec![Primitive::Reshape(vec![None])]))
     }
 }

@@ -32,3 +32,10 @@ fn margin(value: &Value) -> Option<Margin> {
         one => cells(one).map(|both| (both, both)),
     }
 }
+
+/// The margins of every axis of an image, the batch axis included.
+pub(super) fn of_all_axes(spatial: &[Margin], channels_first: bool) -> Vec<Margin> {
+    let outer: &[Margin] = if channels_first { &[(0, 0), (0, 0)] } else { &[(0, 0)] };
+    let inner: &[Margin] = if channels_first { &[] } else { &[(0, 0)] };
+    [outer, spatial, inner].concat()
+}

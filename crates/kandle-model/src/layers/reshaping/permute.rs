@@ -8,7 +8,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     layers::{cannot, one},
 };
 
@@ -43,5 +43,9 @@ impl KerasLayer for Permute {
         let input = call.input()?;
         let axes: Vec<usize> = std::iter::once(0).chain(self.dims.iter().copied()).collect();
         Ok(vec![input.with_tensor(input.tensor.permute(axes)?.contiguous()?)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Permute(std::iter::once(0).chain(self.dims.iter().copied()).collect())]))
     }
 }

@@ -8,7 +8,7 @@
 use kandle_format::{ErrorKind, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     layers::{cannot, one},
 };
 
@@ -49,6 +49,10 @@ impl KerasLayer for Reshape {
         let mut shape = self.resolve(features).map_err(candle_core::Error::msg)?;
         shape.insert(0, batch);
         Ok(vec![input.with_tensor(input.tensor.reshape(shape)?)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Reshape(self.target.clone())]))
     }
 }
 

@@ -13,7 +13,7 @@ use candle_core::{DType, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Spec, Value,
     layers::{
         cannot, one,
         spatial::{Image, from_channels_last, repeat, to_channels_last},
@@ -101,6 +101,11 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
 
     fn keeps_float32(&self, _: &[Dtype]) -> bool {
         self.gives_float32()
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let nearest = self.interpolation == Interpolation::Nearest && !self.channels_first;
+        Ok(nearest.then(|| vec![Primitive::Repeat(self.size.clone())]))
     }
 }
 

@@ -10,7 +10,7 @@ use kandle_format::{Dtype, Problem};
 
 use super::margins::{self, Margin};
 use crate::{
-    Call, Fields, Given, KerasLayer, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Spec, Value,
     layers::{cannot, one, spatial::Image},
     math::window::pad,
 };
@@ -54,5 +54,9 @@ impl<const AXES: usize> KerasLayer for ZeroPadding<AXES> {
             xs = pad(&xs, first + axis, *before, *after, 0.0)?;
         }
         Ok(vec![input.with_tensor(xs)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Pad(margins::of_all_axes(&self.padding, self.channels_first))]))
     }
 }

@@ -23,7 +23,8 @@ use super::{
     recurrent_class,
 };
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight, layers::cannot, numeric::constant_like,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Policy, Primitive, Shape, Spec, Value, Weight, layers::cannot,
+    numeric::constant_like, primitive::Merging,
 };
 
 #[derive(Debug)]
@@ -154,6 +155,26 @@ impl KerasLayer for Bidirectional {
     fn compute_mask(&self, _: Call<'_>, previous: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let mask = previous.first().copied().flatten().filter(|_| self.forward.layer.return_sequences);
         Ok(vec![mask.cloned(); if self.merge == Merge::Not { 2 } else { 1 }])
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> Result<Option<Vec<Primitive>>> {
+        let (forward, backward) = (&self.forward.layer, &self.backward.layer);
+        let merge = match self.merge {
+            Merge::Concat => None,
+            Merge::Sum => Some(Merging::Add),
+            Merge::Multiply => Some(Merging::Multiply),
+            Merge::Average => Some(Merging::Average),
+            Merge::Not => return Ok(None),
+        };
+        let plain = |policy: &Policy| *policy == *lowered.given.policy();
+        let same = plain(&self.forward.policy) && plain(&self.backward.policy);
+        let kept = forward.stateful || forward.return_state || self.is_open_where_masked;
+        if !same || kept || !lowered.is_called_on_one() {
+            return Ok(None);
+        }
+        let (weights, more) = lowered.weights.split_at(forward.weight_count().min(lowered.weights.len()));
+        let directions = forward.lowered(weights)?.zip(backward.lowered(more)?);
+        Ok(directions.map(|(forward, backward)| vec![Primitive::Bidirectional { forward, backward, merge }]))
     }
 }
 

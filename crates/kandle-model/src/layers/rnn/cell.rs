@@ -8,10 +8,11 @@ use kandle_format::{ErrorKind, Problem, json::Value as Json, shown};
 
 use super::simple_rnn::SimpleRnnCell;
 use crate::{
-    Call, Fields, Given, KerasLayer, Policy, Shape, Spec, Value, Weight, dialect,
+    Activation, Call, Fields, Function, Given, KerasLayer, Policy, Shape, Spec, Value, Weight, dialect,
     fields::{Context, MANY_POLICIES},
     layers::cannot,
     numeric::{cast, storage},
+    primitive::Recurrent,
     registry::class_of,
     run::prepared_weight,
 };
@@ -72,6 +73,15 @@ pub(super) trait Cell: fmt::Debug + Send + Sync {
         Ok(weights.to_vec())
     }
 
+    /// The cell as part of a primitive, with nothing said of the steps; none where there is no such.
+    ///
+    /// # Errors
+    /// What candle reports of the weights.
+    fn lowered(&self, weights: &[Tensor]) -> Result<Option<Recurrent>> {
+        let _ = weights;
+        Ok(None)
+    }
+
     /// What depends on the input alone: xs `(rows, …)`, result `(rows, …)`, a row for each sample and step.
     fn project(&self, xs: &Tensor, weights: &[Tensor]) -> Result<Tensor>;
 
@@ -115,6 +125,15 @@ pub(super) fn weight(weights: &[Tensor], index: usize) -> Result<&Tensor> {
         Some(weight) => Ok(weight),
         None => bail!("the cell has no weight {index}"),
     }
+}
+
+/// The functions of a cell, where they are functions of single numbers that primitives have.
+pub(super) fn functions(activation: &Activation, recurrent: &Activation) -> Option<(Function, Function)> {
+    let of = |activation: &Activation| match activation {
+        Activation::Function(function) if function.is_of_numbers() => Some(*function),
+        _ => None,
+    };
+    of(activation).zip(of(recurrent))
 }
 
 /// A layer inside another, with what Keras keeps beside its settings.

@@ -17,11 +17,14 @@
 use candle_core::{D, Result, Tensor};
 
 use super::{
-    cell::{Cell, TRAINING_ONLY, features, gates, product, state, weight},
+    cell::{Cell, TRAINING_ONLY, features, functions, gates, product, state, weight},
     lstm::{is_candles, of_cudnn},
     simple_rnn::activated,
 };
-use crate::{Activation, Fields, Function, Layout, Shape, Weight};
+use crate::{
+    Activation, Fields, Function, Layout, Shape, Weight,
+    primitive::{Gates, Recurrent},
+};
 
 #[derive(Debug)]
 pub(super) struct GruCell {
@@ -118,6 +121,36 @@ impl Cell for GruCell {
         let update = gate(update_block, &inner)?;
         let candidate = activated(&self.activation, (of(projected, 2)? + recurrent)?)?;
         Ok(vec![((&update * state)? + ((1.0 - &update)? * candidate)?)?])
+    }
+
+    fn lowered(&self, weights: &[Tensor]) -> Result<Option<Recurrent>> {
+        if self.cudnn {
+            return Ok(None);
+        }
+        let functions = functions(&self.activation, &self.recurrent_activation);
+        let Some((activation, recurrent_activation)) = functions else { return Ok(None) };
+        // candle has the reset gate first, and units first.
+        let as_keras = |tensor: &Tensor| {
+            if !self.is_candles() {
+                return Ok(tensor.clone());
+            }
+            let block = |number: usize| tensor.narrow(0, number * self.units, self.units);
+            let blocks = Tensor::cat(&[block(1)?, block(0)?, block(2)?], 0)?;
+            if blocks.rank() == 2 { blocks.t()?.contiguous() } else { Ok(blocks) }
+        };
+        let (bias, recurrent_bias) = match (self.use_bias, self.is_candles(), self.reset_after) {
+            (false, ..) => (None, None),
+            (true, true, _) => (Some(as_keras(weight(weights, 2)?)?), Some(as_keras(weight(weights, 3)?)?)),
+            (true, false, true) => (Some(weight(weights, 2)?.get(0)?), Some(weight(weights, 2)?.get(1)?)),
+            (true, false, false) => (Some(weight(weights, 2)?.clone()), None),
+        };
+        Ok(Some(Recurrent {
+            kernel: as_keras(weight(weights, 0)?)?,
+            recurrent_kernel: as_keras(weight(weights, 1)?)?,
+            bias,
+            recurrent_bias,
+            ..Recurrent::of(Gates::Gru { reset_after: self.reset_after }, activation, recurrent_activation)?
+        }))
     }
 }
 

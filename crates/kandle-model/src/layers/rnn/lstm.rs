@@ -14,10 +14,13 @@
 use candle_core::{D, Result, Tensor};
 
 use super::{
-    cell::{Cell, TRAINING_ONLY, features, gates, product, state, weight},
+    cell::{Cell, TRAINING_ONLY, features, functions, gates, product, state, weight},
     simple_rnn::activated,
 };
-use crate::{Activation, Fields, Function, Layout, Shape, Weight, dialect};
+use crate::{
+    Activation, Fields, Function, Layout, Shape, Weight, dialect,
+    primitive::{Gates, Recurrent},
+};
 
 #[derive(Debug)]
 pub(super) struct LstmCell {
@@ -97,6 +100,21 @@ impl Cell for LstmCell {
         let carry = ((open(1)? * weight(states, 1)?)? + (open(0)? * candidate)?)?;
         let output = (open(3)? * activated(&self.activation, carry.clone())?)?;
         Ok(vec![output, carry])
+    }
+
+    fn lowered(&self, weights: &[Tensor]) -> Result<Option<Recurrent>> {
+        if self.cudnn {
+            return Ok(None);
+        }
+        let functions = functions(&self.activation, &self.recurrent_activation);
+        let Some((activation, recurrent_activation)) = functions else { return Ok(None) };
+        let as_keras = |kernel: &Tensor| if self.is_candles() { kernel.t()?.contiguous() } else { Ok(kernel.clone()) };
+        Ok(Some(Recurrent {
+            kernel: as_keras(weight(weights, 0)?)?,
+            recurrent_kernel: as_keras(weight(weights, 1)?)?,
+            bias: if self.use_bias { Some(weight(weights, 2)?.clone()) } else { None },
+            ..Recurrent::of(Gates::Lstm, activation, recurrent_activation)?
+        }))
     }
 }
 

@@ -22,9 +22,10 @@ use kandle_format::{Dtype, Problem};
 
 use super::cell::{Cell, weight};
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Shape, Spec, Value, Weight,
     layers::cannot,
     numeric::{cast, storage},
+    primitive,
 };
 
 /// A cell, and how it is stepped through time.
@@ -193,6 +194,20 @@ impl Recurrent {
         Ok((output, states))
     }
 
+    /// It as a primitive, where the cell is one of those and it begins with zeros.
+    pub(super) fn lowered(&self, weights: &[Tensor]) -> Result<Option<primitive::Recurrent>> {
+        if self.time_major || self.unroll || self.gives_first_state {
+            return Ok(None);
+        }
+        let Some(cell) = self.cell.lowered(weights)? else { return Ok(None) };
+        Ok(Some(primitive::Recurrent {
+            backwards: self.go_backwards,
+            sequences: self.return_sequences,
+            zeros_where_masked: self.zero_output_for_mask,
+            ..cell
+        }))
+    }
+
     /// The states that come in, or zeros.
     fn initial_states(
         &self,
@@ -332,5 +347,11 @@ impl<C: Cell + 'static> KerasLayer for RecurrentLayer<C> {
     fn compute_mask(&self, _: Call<'_>, previous: &[Option<&Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let mask = previous.first().copied().flatten().filter(|_| self.recurrent.return_sequences);
         Ok(vec![mask.cloned()])
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> Result<Option<Vec<Primitive>>> {
+        let alone = lowered.is_called_on_one() && !self.recurrent.stateful && !self.recurrent.return_state;
+        let recurrent = if alone { self.recurrent.lowered(lowered.weights)? } else { None };
+        Ok(recurrent.map(|recurrent| vec![Primitive::Recurrent(recurrent)]))
     }
 }

@@ -10,8 +10,11 @@
 use candle_core::{Result, Tensor};
 use kandle_format::Dtype;
 
-use super::cell::{Cell, TRAINING_ONLY, features, product, state, weight};
-use crate::{Activation, Fields, Function, Layout, Policy, Shape, Value, Weight};
+use super::cell::{Cell, TRAINING_ONLY, features, functions, product, state, weight};
+use crate::{
+    Activation, Fields, Function, Layout, Policy, Shape, Value, Weight,
+    primitive::{Gates, Recurrent},
+};
 
 #[derive(Debug)]
 pub(super) struct SimpleRnnCell {
@@ -74,6 +77,16 @@ impl Cell for SimpleRnnCell {
     fn step(&self, projected: &Tensor, states: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>> {
         let sum = (projected + product(weight(states, 0)?, weight(weights, 1)?, false)?)?;
         Ok(vec![activated(&self.activation, sum)?])
+    }
+
+    fn lowered(&self, weights: &[Tensor]) -> Result<Option<Recurrent>> {
+        let Some((activation, _)) = functions(&self.activation, &self.activation) else { return Ok(None) };
+        Ok(Some(Recurrent {
+            kernel: weight(weights, 0)?.clone(),
+            recurrent_kernel: weight(weights, 1)?.clone(),
+            bias: if self.use_bias { Some(weight(weights, 2)?.clone()) } else { None },
+            ..Recurrent::of(Gates::Simple, activation, activation)?
+        }))
     }
 }
 

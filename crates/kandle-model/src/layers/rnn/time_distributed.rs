@@ -20,7 +20,8 @@ use kandle_format::{
 };
 
 use crate::{
-    Arguments, Call, Fields, Given, Inner, KerasLayer, Masking, Policy, Shape, Spec, Value, Weight, dialect,
+    Arguments, Call, Fields, Given, Inner, KerasLayer, Lowered, Masking, Policy, Primitive, Shape, Spec, Value, Weight,
+    dialect,
     layers::{cannot, one},
     numeric::cast,
     run::{invoke, plan_output},
@@ -266,6 +267,18 @@ impl KerasLayer for TimeDistributed {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> Result<Option<Vec<Primitive>>> {
+        let Some(inner) = self.layer.as_ref().filter(|inner| self.by_sample && inner.policy == *lowered.given.policy())
+        else {
+            return Ok(None);
+        };
+        let step = [step_of(lowered.given.input().map_err(candle_core::Error::msg)?).map_err(candle_core::Error::msg)?];
+        let arguments = Arguments::of_first(inner.layer.parameters(), 1);
+        let given = Given { arguments: &arguments, tensors: &step, policy: &inner.policy };
+        let chain = inner.layer.primitives(Lowered { given, ..lowered })?;
+        Ok(chain.filter(|chain| chain.iter().all(Primitive::is_by_row)))
     }
 }
 
