@@ -1,0 +1,138 @@
+//! Which kernel a primitive has, and what it is called where programs are shown.
+
+use candle_core::Tensor;
+use kandle_model::{Model, Primitive, primitive::Padding};
+
+use crate::{
+    graph::{Node, Work},
+    kernel::{
+        Kernel,
+        attention::Attention,
+        convolution::{Convolution, Placed},
+        depthwise::Depthwise,
+        map::{Affine, Map},
+        merge::Merge,
+        moves::{Join, Margins, Permute, Repeat},
+        normalize::{Normalize, Softmax},
+        numbers,
+        pool::{Pool, PoolAll},
+        product::Product,
+        recurrent::{Bidirectional, Direction, Recurrent},
+        rows::Rows,
+    },
+};
+
+/// The kernel of a primitive.
+///
+/// # Errors
+/// What candle reports of the weights.
+pub(crate) fn kernel_of(
+    primitive: &Primitive,
+    adds: bool,
+    map: Option<Map>,
+) -> candle_core::Result<Option<Box<dyn Kernel>>> {
+    let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(numbers).transpose();
+    Ok(Some(match primitive {
+        Primitive::Rows { table, from_the_end } => {
+            let (vocabulary, features) = table.dims2()?;
+            Box::new(Rows { table: numbers(table)?, features, vocabulary, from_the_end: *from_the_end })
+        }
+        Primitive::Product { kernel, bias } => {
+            let (features, units) = kernel.dims2()?;
+            let product = Product::new(&numbers(kernel)?, features, units, optional(bias)?);
+            Box::new(Product { adds, map, ..product })
+        }
+        Primitive::Convolution(convolution) => {
+            let dims = convolution.kernel.dims();
+            let (inner, filters) = match dims {
+                [.., inner, filters] => (*inner, *filters),
+                _ => return Ok(None),
+            };
+            let (kernel, bias) = (numbers(&convolution.kernel)?, optional(&convolution.bias)?);
+            let (windows, placed) =
+                (convolution.windows.clone(), placed(convolution.padding, convolution.margins.as_ref()));
+            if convolution.depthwise {
+                let bias = bias.unwrap_or_else(|| vec![0.0; inner]);
+                Box::new(Depthwise { kernel, channels: inner, bias, windows, placed, map })
+            } else {
+                let made = Convolution::new(&kernel, inner, filters, convolution.groups, bias, windows, placed);
+                Box::new(Convolution { adds, map, ..made })
+            }
+        }
+        Primitive::Affine { scale, shift } => Box::new(Affine::new(optional(scale)?, optional(shift)?, map)),
+        Primitive::Normalize { centered, epsilon, gamma, beta } => {
+            let Some(gamma) = optional(gamma)? else { return Ok(None) };
+            Box::new(Normalize { centered: *centered, epsilon: *epsilon as f32, gamma, beta: optional(beta)?, map })
+        }
+        Primitive::Map(curve) => match Map::of(curve) {
+            Some(map) => Box::new(map),
+            None => return Ok(None),
+        },
+        Primitive::Softmax => Box::new(Softmax),
+        Primitive::Pool { largest, windows, padding } => {
+            Box::new(Pool { largest: *largest, windows: windows.clone(), placed: Placed::By(*padding) })
+        }
+        Primitive::PoolAll { largest, keeps_axes } => Box::new(PoolAll { largest: *largest, keeps_axes: *keeps_axes }),
+        Primitive::Merge(how) => Box::new(Merge { how: *how, map }),
+        Primitive::Join { axis } => Box::new(Join { axis: *axis }),
+        Primitive::Permute(order) => Box::new(Permute { order: order.clone() }),
+        Primitive::Pad(margins) => Box::new(Margins { margins: margins.clone(), crops: false }),
+        Primitive::Crop(margins) => Box::new(Margins { margins: margins.clone(), crops: true }),
+        Primitive::Repeat(times) => Box::new(Repeat { times: times.clone() }),
+        Primitive::Recurrent(recurrent) => match Direction::new(recurrent)? {
+            Some(direction) => Box::new(Recurrent(direction)),
+            None => return Ok(None),
+        },
+        Primitive::Bidirectional { forward, backward, merge } => {
+            match (Direction::new(forward)?, Direction::new(backward)?) {
+                (Some(forward), Some(backward)) => Box::new(Bidirectional { forward, backward, merge: *merge }),
+                _ => return Ok(None),
+            }
+        }
+        Primitive::Attention(attention) => Box::new(Attention::new(attention)?),
+        _ => return Ok(None),
+    }))
+}
+
+fn placed(padding: Padding, margins: Option<&Vec<(usize, usize)>>) -> Placed {
+    margins.map_or(Placed::By(padding), |margins| Placed::Within(margins.clone()))
+}
+
+/// What a node is called where it is shown.
+pub(crate) fn shown(node: &Node, model: &Model) -> String {
+    match &node.work {
+        Work::Mask => "mask".to_owned(),
+        Work::Call(step) => {
+            let layer = model.plan().steps().get(*step).and_then(|step| model.plan().layers().get(step.layer));
+            format!("model: {}", layer.map_or("", |layer| layer.class.as_str()))
+        }
+        Work::Primitive { primitive, adds, map } => {
+            let name = match primitive {
+                Primitive::Rows { .. } => "rows",
+                Primitive::Product { .. } => "product",
+                Primitive::Convolution(convolution) if convolution.depthwise => "depthwise convolution",
+                Primitive::Convolution(_) => "convolution",
+                Primitive::Affine { .. } => "affine",
+                Primitive::Normalize { .. } => "normalize",
+                Primitive::Map(_) => "map",
+                Primitive::Softmax => "softmax",
+                Primitive::Pool { .. } => "pool",
+                Primitive::PoolAll { .. } => "pool all",
+                Primitive::Merge(_) => "merge",
+                Primitive::Join { .. } => "join",
+                Primitive::Reshape(_) => "view",
+                Primitive::Permute(_) => "permute",
+                Primitive::Pad(_) => "pad",
+                Primitive::Crop(_) => "crop",
+                Primitive::Repeat(_) => "repeat",
+                Primitive::Recurrent(_) => "recurrent",
+                Primitive::Bidirectional { .. } => "bidirectional",
+                Primitive::Attention(_) => "attention",
+                _ => "kernel",
+            };
+            let adds = if *adds { " + sum" } else { "" };
+            let map = map.map_or_else(String::new, |map| format!(" + {}", map.name()));
+            format!("{name}{adds}{map}")
+        }
+    }
+}

@@ -1,0 +1,413 @@
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::time::Duration;
+
+use candle_core::{CpuStorage, Device, Storage, Tensor};
+use kandle_format::Dtype;
+use kandle_model::{Input, Model, Value};
+
+use crate::{
+    Compiled, Failure, Instruction,
+    dims::Dims,
+    graph::Graph,
+    kernel::{Data, Operand},
+    passes,
+    program::{Feed, Out, Program, Workspace},
+    threads::Threads,
+};
+
+/// An error in words. Not through `bail!`, which may add a backtrace to them.
+macro_rules! wrong {
+    ($($words:tt)*) => {
+        Err(candle_core::Error::Msg(format!($($words)*)))
+    };
+}
+
+/// How an engine is made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// How many threads work on one run, the caller's included. They are only woken where the work pays for it.
+    pub threads: usize,
+    /// The largest table, in bytes, that layers behind an embedding are folded into, unless it is smaller than their weights.
+    pub table_bytes: usize,
+}
+
+impl Default for Options {
+    /// One thread for each core, and tables of 64 MiB.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads, table_bytes: 64 << 20 }
+    }
+}
+
+impl Options {
+    /// The same with `threads` threads, the caller's included.
+    #[must_use]
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
+    }
+
+    /// The same with tables of at most `bytes`.
+    #[must_use]
+    pub fn table_bytes(self, bytes: usize) -> Self {
+        Self { table_bytes: bytes, ..self }
+    }
+}
+
+/// A model compiled for the CPU: the same numbers as the [`Model`] gives, fast, on memory that is kept from run to run.
+///
+/// It holds the weights as they were when it was made. Many threads may run it at once; each run has memory of its own.
+pub struct Engine {
+    model: Model,
+    program: Option<Program>,
+    threads: Threads,
+    idle: Mutex<Vec<Workspace>>,
+    handed_over: AtomicUsize,
+    /// Why the last of them was.
+    reason: Mutex<Option<String>>,
+}
+
+/// A tensor that is fed to an engine, row-major, where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    shape: &'a [usize],
+    data: Data<'a>,
+}
+
+impl<'a> View<'a> {
+    /// Float32 numbers.
+    #[must_use]
+    pub fn f32(shape: &'a [usize], numbers: &'a [f32]) -> Self {
+        Self { shape, data: Data::F32(numbers) }
+    }
+
+    /// Int32 numbers, for an input of integers.
+    #[must_use]
+    pub fn i32(shape: &'a [usize], numbers: &'a [i32]) -> Self {
+        Self { shape, data: Data::I32(numbers) }
+    }
+
+    /// Int64 numbers, for an input of integers.
+    #[must_use]
+    pub fn i64(shape: &'a [usize], numbers: &'a [i64]) -> Self {
+        Self { shape, data: Data::I64(numbers) }
+    }
+
+    /// The same as a value that the model takes.
+    ///
+    /// # Errors
+    /// Where there are more or fewer numbers than the shape has.
+    pub fn value(&self) -> candle_core::Result<Value> {
+        let (tensor, dtype) = match self.data {
+            Data::F32(numbers) => (Tensor::from_slice(numbers, self.shape, &Device::Cpu)?, Dtype::Float32),
+            Data::I32(numbers) => (Tensor::from_slice(numbers, self.shape, &Device::Cpu)?, Dtype::Int32),
+            Data::I64(numbers) => (Tensor::from_slice(numbers, self.shape, &Device::Cpu)?, Dtype::Int64),
+        };
+        Ok(Value::new(tensor, dtype))
+    }
+}
+
+/// Models that can be compiled.
+pub trait Compile {
+    /// The engine of this model.
+    ///
+    /// # Errors
+    /// What candle reports of the weights, and where the system gives no threads. A model that is not on the CPU is an error.
+    fn compile(&self, options: &Options) -> candle_core::Result<Engine>;
+}
+
+impl Compile for Model {
+    fn compile(&self, options: &Options) -> candle_core::Result<Engine> {
+        Engine::new(self, options)
+    }
+}
+
+impl Engine {
+    fn new(model: &Model, options: &Options) -> candle_core::Result<Self> {
+        if !model.device().is_cpu() {
+            return wrong!("an engine runs on the CPU: the model's weights are on {:?}", model.device().location());
+        }
+        let model = model.detached();
+        let program = match Graph::of(&model)? {
+            None => None,
+            Some(mut graph) => {
+                passes::apply(&mut graph, options)?;
+                Program::new(&graph, &model)?
+            }
+        };
+        let threads = Threads::new(options.threads).map_err(candle_core::Error::wrap)?;
+        Ok(Self {
+            model,
+            program,
+            threads,
+            idle: Mutex::default(),
+            handed_over: AtomicUsize::new(0),
+            reason: Mutex::default(),
+        })
+    }
+
+    /// The model it was made of.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What became of the model.
+    #[must_use]
+    pub fn compiled(&self) -> Compiled {
+        let shown = self.program.iter().flat_map(|program| &program.shown);
+        let instructions: Vec<Instruction> = shown
+            .map(|(work, layers, bytes)| Instruction { work: work.clone(), layers: layers.clone(), bytes: *bytes })
+            .collect();
+        let calls = instructions.iter().filter(|instruction| instruction.work.starts_with("model: ")).count();
+        Compiled { instructions, calls }
+    }
+
+    /// The bytes of memory that it keeps for runs, those of weights not counted.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Program::bytes_of).sum()
+    }
+
+    /// How many runs met what the program was not made for, and were handed over to the model; and why the last of them was.
+    #[must_use]
+    pub fn handed_over(&self) -> (usize, Option<String>) {
+        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.handed_over.load(Ordering::Relaxed), reason)
+    }
+
+    /// Runs it, and says how long each instruction of [`compiled`](Self::compiled) took; nothing where the run was handed over to
+    /// the model.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn profile(&self, inputs: &[Value]) -> candle_core::Result<Vec<Duration>> {
+        let mut spent = Vec::new();
+        let known = self.program.as_ref().filter(|_| inputs.len() == self.model.plan().inputs().len());
+        let Some(program) = known else { return self.model.run(inputs).map(|_| spent) };
+        match self.run_program(program, inputs, Some(&mut spent)) {
+            Ok(_) => Ok(spent),
+            Err(_) => self.model.run(inputs).map(|_| Vec::new()),
+        }
+    }
+
+    fn hand_over(&self, failure: &Failure) {
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.to_string());
+    }
+
+    /// Runs a model of one input and one output, as [`Model::forward`].
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn forward(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        let mut outputs = self.run(&[Value::of(xs)?])?;
+        match (outputs.pop(), outputs.len()) {
+            (Some(only), 0) => Ok(only.tensor),
+            _ => wrong!("the model has {} outputs: call run", self.model.plan().outputs().len()),
+        }
+    }
+
+    /// Runs it as [`Model::run`]: one value for each input in, one for each output out.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn run(&self, inputs: &[Value]) -> candle_core::Result<Vec<Value>> {
+        let masked = inputs.iter().any(|input| input.mask.is_some());
+        let known = self.program.as_ref().filter(|_| !masked && inputs.len() == self.model.plan().inputs().len());
+        let Some(program) = known else { return self.model.run(inputs) };
+        match self.run_program(program, inputs, None) {
+            Ok(outputs) => Ok(outputs),
+            // The model says what is wrong, with the layer's name; or it knows what to do.
+            Err(failure) => {
+                self.hand_over(&failure);
+                self.model.run(inputs)
+            }
+        }
+    }
+
+    fn run_program(
+        &self,
+        program: &Program,
+        inputs: &[Value],
+        spent: Option<&mut Vec<Duration>>,
+    ) -> Result<Vec<Value>, Failure> {
+        let fed = inputs.iter().enumerate().map(|(number, value)| {
+            let value = self.model.feed(number, value)?;
+            Ok(Value { tensor: value.tensor.contiguous()?, ..value })
+        });
+        let fed = fed.collect::<candle_core::Result<Vec<Value>>>()?;
+        let guards: Vec<_> = fed.iter().map(|value| value.tensor.storage_and_layout()).collect();
+        let mut feeds = Vec::with_capacity(fed.len());
+        for (value, (storage, layout)) in fed.iter().zip(&guards) {
+            let (from, count) = (layout.start_offset(), layout.shape().elem_count());
+            let data = match (&**storage, value.dtype) {
+                (Storage::Cpu(CpuStorage::F32(numbers)), Dtype::Float32) => Some(Data::F32(&numbers[from..][..count])),
+                (Storage::Cpu(CpuStorage::I32(numbers)), _) => Some(Data::I32(&numbers[from..][..count])),
+                (Storage::Cpu(CpuStorage::I64(numbers)), Dtype::Int64) => Some(Data::I64(&numbers[from..][..count])),
+                _ => None,
+            };
+            let dims = Dims::new(layout.dims())?;
+            let operand = data.map(|data| Operand { dims, data });
+            feeds.push(Feed { operand, value: Some(value), dtype: value.dtype });
+        }
+        let outputs = self.model.plan().outputs().len();
+        let mut outs: Vec<Out<'_>> = (0..outputs).map(|_| Out::Made(Vec::new(), Dims::default())).collect();
+        self.on_kept_memory(program, |workspace| {
+            program.run(&self.model, &self.threads, workspace, &feeds, &mut outs, spent)?;
+            outs.drain(..)
+                .enumerate()
+                .map(|(number, out)| {
+                    let value = match out {
+                        Out::Made(numbers, dims) => {
+                            Value::new(Tensor::from_vec(numbers, dims.as_slice(), &Device::Cpu)?, Dtype::Float32)
+                        }
+                        Out::Value(value) => value,
+                        Out::Into(_) => return Err(Failure::unforeseen("an output of the caller's")),
+                    };
+                    Ok(value.with_mask(program.mask_of(number, workspace)?))
+                })
+                .collect()
+        })
+    }
+
+    /// Runs it on numbers where they lie, into memory of the caller's: one view for each input, and one slice for each
+    /// output, as long as it. After the first run of a shape no memory is asked for, unless a layer has no kernel.
+    ///
+    /// Inputs of float32 take float32, inputs of integers int32 or int64; sizes are checked as the model checks them.
+    ///
+    /// # Errors
+    /// As [`Model::run`], and where an output is no float32 or a slice has another length.
+    pub fn run_into(&self, inputs: &[View<'_>], outputs: &mut [&mut [f32]]) -> candle_core::Result<()> {
+        let plan = self.model.plan();
+        if inputs.len() != plan.inputs().len() || outputs.len() != plan.outputs().len() {
+            let (wanted, given) = ((plan.inputs().len(), plan.outputs().len()), (inputs.len(), outputs.len()));
+            return wrong!("expected {} inputs and {} outputs, found {} and {}", wanted.0, wanted.1, given.0, given.1);
+        }
+        for view in inputs {
+            if view.shape.iter().product::<usize>() != view.data.len() {
+                return wrong!("expected as many numbers as the shape {:?} has, found {}", view.shape, view.data.len());
+            }
+        }
+        let ran = self.program.as_ref().map(|program| self.run_views(program, inputs, outputs));
+        match ran {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(failure)) => self.hand_over(&failure),
+            None => {}
+        }
+        let values = inputs.iter().map(View::value).collect::<candle_core::Result<Vec<_>>>()?;
+        let made = self.model.run(&values)?;
+        for (number, (value, out)) in made.iter().zip(outputs).enumerate() {
+            if value.dtype != Dtype::Float32 {
+                return wrong!("output {number} is of {}: run_into takes float32 only, call run", value.dtype);
+            }
+            let numbers = value.tensor.flatten_all()?.to_vec1::<f32>()?;
+            if numbers.len() != out.len() {
+                let dims = value.tensor.dims();
+                return wrong!(
+                    "output {number} has {} numbers, of shape {dims:?}: found room for {}",
+                    numbers.len(),
+                    out.len()
+                );
+            }
+            out.copy_from_slice(&numbers);
+        }
+        Ok(())
+    }
+
+    fn run_views(&self, program: &Program, views: &[View<'_>], outputs: &mut [&mut [f32]]) -> Result<(), Failure> {
+        const FEW: usize = 4;
+        let pairs = || self.model.plan().inputs().iter().zip(views);
+        let plain = pairs().all(|(input, _)| matches!(input.spec.dtype, Dtype::Float32 | Dtype::Int32 | Dtype::Int64));
+        let same = pairs().all(|(input, view)| match view.data {
+            Data::F32(_) => true,
+            Data::I32(_) => input.spec.dtype == Dtype::Int32,
+            Data::I64(_) => input.spec.dtype == Dtype::Int64 || program.calls() == 0,
+        });
+        if !plain || !same {
+            return Err(Failure::unforeseen("an input that is cast"));
+        }
+        let none = || Feed { operand: None, value: None, dtype: Dtype::Float32 };
+        let (mut few, mut outs): ([Feed<'_>; FEW], [Out<'_>; FEW]) =
+            (std::array::from_fn(|_| none()), std::array::from_fn(|_| Out::Into(&mut [])));
+        self.on_kept_memory(program, |workspace| {
+            if views.len() <= FEW && outputs.len() <= FEW {
+                for (place, pair) in few.iter_mut().zip(pairs()) {
+                    *place = self.fed(pair)?;
+                }
+                let count = outputs.len();
+                for (place, out) in outs.iter_mut().zip(outputs) {
+                    *place = Out::Into(out);
+                }
+                return program.run(
+                    &self.model,
+                    &self.threads,
+                    workspace,
+                    &few[..views.len()],
+                    &mut outs[..count],
+                    None,
+                );
+            }
+            let feeds = pairs().map(|pair| self.fed(pair)).collect::<Result<Vec<_>, _>>()?;
+            let mut outs: Vec<Out<'_>> = outputs.iter_mut().map(|out| Out::Into(out)).collect();
+            program.run(&self.model, &self.threads, workspace, &feeds, &mut outs, None)
+        })
+    }
+
+    /// A view as an input takes it.
+    fn fed<'a>(&self, (input, view): (&Input, &View<'a>)) -> Result<Feed<'a>, Failure> {
+        let floats = matches!(view.data, Data::F32(_));
+        let declared = &input.spec;
+        let known = if floats { declared.dtype == Dtype::Float32 } else { is_signed(declared.dtype) };
+        let axes = &declared.shape.0;
+        let checks = self.model.plan().checks_sizes();
+        let fits = |(size, axis): (&usize, &Option<usize>)| !checks || axis.is_none_or(|axis| axis == *size);
+        if !known || axes.len() != view.shape.len() || !view.shape.iter().zip(axes).skip(1).all(fits) {
+            return Err(Failure::unforeseen("an input of another shape or dtype"));
+        }
+        if let Data::I64(numbers) = view.data
+            && declared.dtype == Dtype::Int32
+            && numbers.iter().any(|number| i32::try_from(*number).is_err())
+        {
+            return Err(Failure::unforeseen("a number that int32 has not"));
+        }
+        let operand = Some(Operand { dims: Dims::new(view.shape)?, data: view.data });
+        let dtype = match view.data {
+            Data::F32(_) => Dtype::Float32,
+            Data::I32(_) => Dtype::Int32,
+            Data::I64(_) => Dtype::Int64,
+        };
+        Ok(Feed { operand, value: None, dtype })
+    }
+
+    /// Runs `work` on memory that no other run uses.
+    fn on_kept_memory<T>(
+        &self,
+        program: &Program,
+        work: impl FnOnce(&mut Workspace) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut workspace = match kept {
+            Some(workspace) => workspace,
+            None => program.workspace()?,
+        };
+        let done = work(&mut workspace);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        done
+    }
+}
+
+fn is_signed(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::Int32 | Dtype::Int64)
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let compiled = self.compiled();
+        let (all, calls) = (compiled.instructions.len(), compiled.calls);
+        write!(f, "Engine({:?}, {all} instructions, {calls} of them calls of the model)", self.model.plan().name())
+    }
+}

@@ -1,0 +1,194 @@
+//! Kernels: loops over slices, with weights packed once. One file a kind.
+
+pub(crate) mod attention;
+pub(crate) mod convolution;
+pub(crate) mod depthwise;
+pub(crate) mod map;
+pub(crate) mod merge;
+pub(crate) mod moves;
+pub(crate) mod normalize;
+pub(crate) mod pool;
+pub(crate) mod product;
+pub(crate) mod recurrent;
+pub(crate) mod rows;
+pub(crate) mod tile;
+
+use std::fmt::Debug;
+
+use crate::{Failure, dims::Dims, threads::Threads};
+
+/// The numbers of a tensor, row-major.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Data<'a> {
+    F32(&'a [f32]),
+    I32(&'a [i32]),
+    I64(&'a [i64]),
+}
+
+impl<'a> Data<'a> {
+    /// # Errors
+    /// For integers.
+    pub(crate) fn floats(self) -> Result<&'a [f32], Failure> {
+        match self {
+            Self::F32(numbers) => Ok(numbers),
+            _ => Err(Failure::unforeseen("integers where floats were planned")),
+        }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::I32(numbers) => numbers.len(),
+            Self::I64(numbers) => numbers.len(),
+        }
+    }
+}
+
+/// A tensor that a kernel reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    pub(crate) dims: Dims,
+    pub(crate) data: Data<'a>,
+}
+
+/// A mask `(batch, time)`, 1 where the step counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MaskOf<'a> {
+    pub(crate) dims: Dims,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// One call of a kernel.
+pub(crate) struct Run<'a> {
+    /// What it reads. The first is without numbers where the kernel works in place: they are in `out`.
+    pub(crate) inputs: &'a [Operand<'a>],
+    /// Where the result goes: as many numbers as its dims have. What is in there before is of no meaning.
+    pub(crate) out: &'a mut [f32],
+    /// The shape of the result, as [`Kernel::dims`] said.
+    pub(crate) dims: Dims,
+    /// Whether the first input is in `out`.
+    pub(crate) in_place: bool,
+    /// The mask of the first input.
+    pub(crate) mask: Option<MaskOf<'a>>,
+    /// Memory that is kept from call to call.
+    pub(crate) scratch: &'a mut Scratch,
+    /// Who may help.
+    pub(crate) threads: &'a Threads,
+}
+
+impl<'a> Run<'a> {
+    /// Input number `number`, of floats.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) fn floats(&self, number: usize) -> Result<&'a [f32], Failure> {
+        self.operand(number)?.data.floats()
+    }
+
+    /// Input number `number`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) fn operand(&self, number: usize) -> Result<Operand<'a>, Failure> {
+        self.inputs.get(number).copied().ok_or_else(|| Failure::unforeseen("an operand is missing"))
+    }
+}
+
+/// Memory of a kernel that is kept from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    buffers: [Vec<f32>; 4],
+    /// Memory of parts that run at once.
+    pub(crate) more: Vec<Scratch>,
+    /// Columns that are packed while the program runs.
+    pub(crate) packed: Vec<tile::Packed>,
+}
+
+impl Scratch {
+    /// Four buffers of these sizes; what is in them is of no meaning.
+    pub(crate) fn buffers(&mut self, sizes: [usize; 4]) -> [&mut [f32]; 4] {
+        of_sizes(&mut self.buffers, sizes)
+    }
+
+    /// Four buffers, and the memory of two parts that run at once.
+    pub(crate) fn with_two(&mut self, sizes: [usize; 4]) -> ([&mut [f32]; 4], [&mut Self; 2]) {
+        self.more.resize_with(self.more.len().max(2), Self::default);
+        match self.more.as_mut_slice() {
+            [one, other, ..] => (of_sizes(&mut self.buffers, sizes), [one, other]),
+            _ => unreachable!("there are two"),
+        }
+    }
+
+    /// How many bytes it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let packed = self.packed.iter().map(tile::Packed::bytes).sum::<usize>();
+        let packed = packed + self.more.iter().map(Scratch::bytes).sum::<usize>();
+        self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>() + packed
+    }
+}
+
+fn of_sizes(buffers: &mut [Vec<f32>; 4], sizes: [usize; 4]) -> [&mut [f32]; 4] {
+    let mut sizes = sizes.into_iter();
+    buffers.each_mut().map(|buffer| {
+        let size = sizes.next().unwrap_or_default();
+        if buffer.len() < size {
+            buffer.resize(size, 0.0);
+        }
+        buffer.get_mut(..size).unwrap_or_default()
+    })
+}
+
+/// What turns some tensors of float32 into one.
+pub(crate) trait Kernel: Debug + Send + Sync {
+    /// The shape of what comes out.
+    ///
+    /// # Errors
+    /// Where the shapes are not those that it was planned for.
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure>;
+
+    /// Computes it.
+    ///
+    /// # Errors
+    /// For numbers that Keras would not take, or that were not foreseen.
+    fn run(&self, run: Run<'_>) -> Result<(), Failure>;
+
+    /// Whether it may work where its first input lies.
+    fn works_in_place(&self) -> bool {
+        false
+    }
+
+    /// The memory of its weights.
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+/// The numbers of a weight.
+///
+/// # Errors
+/// What candle reports.
+pub(crate) fn numbers(tensor: &candle_core::Tensor) -> candle_core::Result<Vec<f32>> {
+    tensor.flatten_all()?.to_vec1::<f32>()
+}
+
+/// The only input's shape, for what comes out as it went in.
+///
+/// # Errors
+/// Where there are others.
+pub(crate) fn only(inputs: &[Dims]) -> Result<Dims, Failure> {
+    match inputs {
+        [dims, ..] => Ok(*dims),
+        [] => Err(Failure::unforeseen("an operand is missing")),
+    }
+}
+
+/// `dims`, where a second input that is added, if there is one, has that shape too.
+///
+/// # Errors
+/// Where it has another.
+pub(crate) fn same_as_added(adds: bool, inputs: &[Dims], dims: Dims) -> Result<Dims, Failure> {
+    if adds && inputs.get(1) != Some(&dims) {
+        return Err(Failure::unforeseen("a summand of another shape"));
+    }
+    Ok(dims)
+}

@@ -1,0 +1,187 @@
+//! What moves numbers and computes none.
+
+use super::{Kernel, Run};
+use crate::{
+    Failure,
+    dims::{Dims, MOST_AXES},
+};
+
+/// Several tensors one behind the other along an axis.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) axis: usize,
+}
+
+/// The numbers of the axes from `axis` on.
+fn inner(dims: Dims, axis: usize) -> usize {
+    dims.as_slice().iter().skip(axis).product()
+}
+
+impl Kernel for Join {
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
+        let first = super::only(inputs)?;
+        let wrong = || Failure::unforeseen("operands that cannot be joined");
+        let mut sizes = first.as_slice().to_vec();
+        for other in &inputs[1..] {
+            let fits = |(axis, (one, other)): (usize, (&usize, &usize))| axis == self.axis || one == other;
+            let pairs = first.as_slice().iter().zip(other.as_slice());
+            if other.rank() != first.rank() || !pairs.enumerate().all(fits) {
+                return Err(wrong());
+            }
+            *sizes.get_mut(self.axis).ok_or_else(wrong)? += other.as_slice().get(self.axis).ok_or_else(wrong)?;
+        }
+        Dims::new(&sizes)
+    }
+
+    fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        let size = inner(run.dims, self.axis);
+        let mut at = 0;
+        for number in 0..run.inputs.len() {
+            let (from, dims) = (run.floats(number)?, run.operand(number)?.dims);
+            let part = inner(dims, self.axis);
+            if part == 0 {
+                continue;
+            }
+            for (out, from) in run.out.chunks_exact_mut(size).zip(from.chunks_exact(part)) {
+                out[at..at + part].copy_from_slice(from);
+            }
+            at += part;
+        }
+        Ok(())
+    }
+}
+
+/// Axes in another order.
+#[derive(Debug)]
+pub(crate) struct Permute {
+    pub(crate) order: Vec<usize>,
+}
+
+impl Kernel for Permute {
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
+        let dims = super::only(inputs)?;
+        let sizes = self.order.iter().map(|axis| dims.as_slice().get(*axis).copied()).collect::<Option<Vec<_>>>();
+        match sizes.filter(|sizes| sizes.len() == dims.rank()) {
+            Some(sizes) => Dims::new(&sizes),
+            None => Err(Failure::unforeseen("another number of axes")),
+        }
+    }
+
+    fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        let (from, dims) = (run.floats(0)?, run.operand(0)?.dims);
+        let mut strides = [0; MOST_AXES];
+        for (axis, stride) in self.order.iter().zip(&mut strides) {
+            *stride = inner(dims, axis + 1);
+        }
+        let rank = run.dims.rank();
+        if run.out.is_empty() || rank == 0 {
+            run.out.copy_from_slice(from);
+            return Ok(());
+        }
+        let (outer, width, step) = (&run.dims.as_slice()[..rank - 1], run.dims.last()?, strides[rank - 1]);
+        let mut index = [0; MOST_AXES];
+        for out in run.out.chunks_exact_mut(width) {
+            let first: usize = index.iter().zip(&strides).take(rank - 1).map(|(index, stride)| index * stride).sum();
+            if step == 1 {
+                out.copy_from_slice(&from[first..first + width]);
+            } else {
+                for (at, out) in out.iter_mut().enumerate() {
+                    *out = from[first + at * step];
+                }
+            }
+            next(&mut index, outer);
+        }
+        Ok(())
+    }
+}
+
+/// The next index of `sizes`, the last axis first.
+pub(crate) fn next(index: &mut [usize; MOST_AXES], sizes: &[usize]) {
+    for (axis, size) in sizes.iter().enumerate().rev() {
+        index[axis] += 1;
+        if index[axis] < *size {
+            return;
+        }
+        index[axis] = 0;
+    }
+}
+
+/// Zeros around, or a part from within: each axis so much before and after.
+#[derive(Debug)]
+pub(crate) struct Margins {
+    pub(crate) margins: Vec<(usize, usize)>,
+    /// Whether they are taken off.
+    pub(crate) crops: bool,
+}
+
+impl Kernel for Margins {
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
+        let dims = super::only(inputs)?;
+        if dims.rank() != self.margins.len() {
+            return Err(Failure::unforeseen("another number of axes"));
+        }
+        let size = |(size, (before, after)): (&usize, &(usize, usize))| match self.crops {
+            true => size.checked_sub(before + after).filter(|left| *left > 0),
+            false => Some(size + before + after),
+        };
+        let sizes = dims.as_slice().iter().zip(&self.margins).map(size).collect::<Option<Vec<_>>>();
+        Dims::new(&sizes.ok_or_else(|| Failure::unforeseen("a crop that leaves nothing"))?)
+    }
+
+    fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        let (from, dims) = (run.floats(0)?, run.operand(0)?.dims);
+        let (small, large) = if self.crops { (run.dims, dims) } else { (dims, run.dims) };
+        if !self.crops {
+            run.out.fill(0.0);
+        }
+        let Some((_, outer)) = small.as_slice().split_last() else { return Ok(()) };
+        let (width, lines) = (small.last()?, outer.iter().product::<usize>());
+        let (mut index, rank) = ([0; MOST_AXES], small.rank());
+        for line in 0..lines {
+            let axes = large.as_slice().iter().zip(&index).zip(&self.margins).take(rank);
+            let at = axes.fold(0, |at, ((size, index), (before, _))| at * size + index + before);
+            if self.crops {
+                run.out[line * width..(line + 1) * width].copy_from_slice(&from[at..at + width]);
+            } else {
+                run.out[at..at + width].copy_from_slice(&from[line * width..(line + 1) * width]);
+            }
+            next(&mut index, outer);
+        }
+        Ok(())
+    }
+}
+
+/// Each cell of the spatial axes so often in a row.
+#[derive(Debug)]
+pub(crate) struct Repeat {
+    pub(crate) times: Vec<usize>,
+}
+
+impl Kernel for Repeat {
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
+        let dims = super::only(inputs)?;
+        let (batch, spatial, channels) = dims.image(self.times.len())?;
+        let sizes = spatial.iter().zip(&self.times).map(|(size, times)| size * times);
+        let sizes: Vec<usize> = [batch].into_iter().chain(sizes).chain([channels]).collect();
+        Dims::new(&sizes)
+    }
+
+    fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        let (from, dims) = (run.floats(0)?, run.operand(0)?.dims);
+        let channels = run.dims.last()?;
+        if channels == 0 {
+            return Ok(());
+        }
+        let outer = &run.dims.as_slice()[..run.dims.rank() - 1];
+        let mut index = [0; MOST_AXES];
+        for out in run.out.chunks_exact_mut(channels) {
+            let mut at = index[0];
+            for (axis, times) in self.times.iter().enumerate() {
+                at = at * dims.as_slice()[axis + 1] + index[axis + 1] / times;
+            }
+            out.copy_from_slice(&from[at * channels..][..channels]);
+            next(&mut index, outer);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! Rows of a table for ids: an embedding, and everything after it that looks at one row at a time.
+
+use super::{Data, Kernel, Run};
+use crate::{Failure, dims::Dims};
+
+/// The rows of `table`, `(vocabulary, features)`.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub(crate) table: Vec<f32>,
+    pub(crate) features: usize,
+    pub(crate) vocabulary: usize,
+    pub(crate) from_the_end: bool,
+}
+
+impl Rows {
+    fn copy<T: Copy>(&self, ids: &[T], out: &mut [f32], integer: impl Fn(T) -> i64) -> Result<(), Failure> {
+        let count = i64::try_from(self.vocabulary).unwrap_or(i64::MAX);
+        for (id, out) in ids.iter().zip(out.chunks_exact_mut(self.features)) {
+            let mut id = integer(*id);
+            if id < 0 && self.from_the_end {
+                id = id.saturating_add(count);
+            }
+            // The model says which id it is.
+            let Some(from) = usize::try_from(id).ok().filter(|id| *id < self.vocabulary) else {
+                return Err(Failure::unforeseen("an id that is not in the vocabulary"));
+            };
+            out.copy_from_slice(&self.table[from * self.features..][..self.features]);
+        }
+        Ok(())
+    }
+}
+
+/// An id that came as a float: towards zero. What no id can be is out of every vocabulary.
+fn truncated(id: f32) -> i64 {
+    const BEYOND: f32 = 9e15;
+    if id.abs() < BEYOND { id as i64 } else { i64::MAX }
+}
+
+impl Kernel for Rows {
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
+        super::only(inputs)?.and(self.features)
+    }
+
+    fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        let ids = run.operand(0)?.data;
+        if self.features == 0 {
+            return Ok(());
+        }
+        let wrong = std::sync::Mutex::new(None);
+        // A copy is worth a thread when it is long.
+        let operations = run.out.len() / 2;
+        run.threads.rows(run.out, self.features, 1, operations, |range, out| {
+            let copied = match ids {
+                Data::F32(ids) => self.copy(&ids[range], out, truncated),
+                Data::I32(ids) => self.copy(&ids[range], out, i64::from),
+                Data::I64(ids) => self.copy(&ids[range], out, |id| id),
+            };
+            if let Err(failure) = copied
+                && let Ok(mut wrong) = wrong.lock()
+            {
+                *wrong = Some(failure);
+            }
+        });
+        match wrong.into_inner() {
+            Ok(None) => Ok(()),
+            Ok(Some(failure)) => Err(failure),
+            Err(_) => Err(Failure::unforeseen("a thread that failed")),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.table.len() * size_of::<f32>()
+    }
+}

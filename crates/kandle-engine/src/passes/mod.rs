@@ -1,0 +1,24 @@
+//! What makes a graph smaller before it becomes a program. One file a pass; each keeps every number but for rounding.
+
+mod affine;
+mod identities;
+mod maps;
+mod pads;
+mod rows;
+mod sums;
+
+use crate::{Options, graph::Graph};
+
+/// All passes, in the order that serves them.
+///
+/// # Errors
+/// What candle reports of the weights.
+pub(crate) fn apply(graph: &mut Graph, options: &Options) -> candle_core::Result<()> {
+    identities::remove(graph);
+    affine::fold(graph)?;
+    pads::fuse(graph);
+    sums::fuse(graph);
+    maps::fuse(graph);
+    rows::fold(graph, options)?;
+    Ok(())
+}
