@@ -32,6 +32,12 @@ record-declared *names:
 test-record:
     python reference_outputs/test_record.py
 
+# Times recorded cases under kandle and other runtimes, side by side: `just bench cases/my_model/ordinary`. Python has to
+# have what benches/compare.py names at its top.
+bench +cases:
+    cargo build --release --package kandle-cli
+    python benches/compare.py "$@"
+
 # The documentation, warnings denied.
 docs:
     RUSTDOCFLAGS="--deny warnings" cargo doc --no-deps --workspace

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::hints::explain;
 use candle_core::Device;
+use kandle_engine::{Compile as _, Engine, Options};
 use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Result};
 use kandle_model::{Model, Value};
 use kandle_parity::{Array, Case, CaseOf, CaseReport, Failure, LayerCall, Outcome, Subject, Trace, check};
@@ -26,30 +27,64 @@ const DTYPES: [(Dtype, kandle_parity::Dtype); 14] = [
     (Dtype::String, kandle_parity::Dtype::STRING),
 ];
 
+/// What runs a model before the judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum With {
+    /// [`Model`]: one candle operation after the other, layer by layer.
+    #[default]
+    Model,
+    /// [`Engine`]: compiled. What its layers give is not seen, only the outputs.
+    Engine,
+    /// The one and the other; both must give Keras's numbers.
+    Both,
+}
+
+impl With {
+    fn runs_model(self) -> bool {
+        self != Self::Engine
+    }
+
+    fn runs_engine(self) -> bool {
+        self != Self::Model
+    }
+}
+
 /// Judges every file of the case in the folder `path`.
 #[must_use]
 pub fn verify(path: impl AsRef<Path>) -> CaseReport {
+    verify_with(path, With::Model)
+}
+
+/// As [`verify`], run with `with`.
+#[must_use]
+pub fn verify_with(path: impl AsRef<Path>, with: With) -> CaseReport {
     // An architecture and its weights are one model.
     let counted =
         |case: &Case, file: &str| file != "weights.h5" || !case.files.iter().any(|other| other == "model.json");
-    report(path.as_ref(), counted)
+    report(path.as_ref(), with, counted)
 }
 
 /// Judges one file of the case that [`parity::cases_of`](kandle_parity::cases_of) found of it.
 #[must_use]
-pub fn verify_file(of: &CaseOf) -> CaseReport {
-    report(&of.folder, |_, file| file == of.file)
+pub fn verify_file(of: &CaseOf, with: With) -> CaseReport {
+    report(&of.folder, with, |_, file| file == of.file)
 }
 
 /// The report of those files of the case in `folder` that are counted.
-fn report(folder: &Path, counted: impl Fn(&Case, &str) -> bool) -> CaseReport {
+fn report(folder: &Path, with: With, counted: impl Fn(&Case, &str) -> bool) -> CaseReport {
     let mut report = CaseReport::new(folder.display().to_string(), None);
     match Case::open(folder) {
         Err(error) => report.files.push(("case.json".to_owned(), Outcome::Broken(error.to_string()))),
         Ok(case) => {
             report.expect.clone_from(&case.expect);
-            let files = case.files.iter().filter(|file| counted(&case, file));
-            report.files = files.map(|file| (file.clone(), judge(&case, file))).collect();
+            for file in case.files.iter().filter(|file| counted(&case, file)) {
+                if with.runs_model() {
+                    report.files.push((file.clone(), judge(&case, file)));
+                }
+                if with.runs_engine() {
+                    report.files.push((format!("{file} (engine)"), judge_engine(&case, file)));
+                }
+            }
             report.recorded = Some(case);
         }
     }
@@ -61,17 +96,32 @@ fn report(folder: &Path, counted: impl Fn(&Case, &str) -> bool) -> CaseReport {
 /// Where the case has a digest of the file's weights, others are not run: nothing is recorded of them.
 #[must_use]
 pub fn judge(case: &Case, file: &str) -> Outcome {
-    let load = || {
-        let archive = open_recorded(case, file)?;
-        check_digest(case, file, &archive)?;
-        Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model)
-    };
-    match load() {
-        Ok(model) => {
-            let mut verdict = check(case, file, &Judged(&model.detached()));
-            explain(case, file, &mut verdict);
-            Outcome::Judged(verdict)
-        }
+    outcome(load_checked(case, file), |model| {
+        let mut verdict = check(case, file, &Judged(&model.detached()));
+        explain(case, file, &mut verdict);
+        verdict
+    })
+}
+
+/// Judges the engine of one file of a case, by its outputs, as [`judge`].
+#[must_use]
+pub fn judge_engine(case: &Case, file: &str) -> Outcome {
+    let compiled = load_checked(case, file).and_then(|model| {
+        let wrong = |error: candle_core::Error| Error::new(ErrorKind::Weights, "", error.to_string());
+        model.compile(&Options::default().threads(1)).map_err(wrong)
+    });
+    outcome(compiled, |engine| check(case, file, &JudgedEngine(&engine)))
+}
+
+fn load_checked(case: &Case, file: &str) -> Result<Model> {
+    let archive = open_recorded(case, file)?;
+    check_digest(case, file, &archive)?;
+    Model::from_archive(&archive, &Device::Cpu).map(|(model, _)| model)
+}
+
+fn outcome<T>(loaded: Result<T>, judge: impl FnOnce(T) -> kandle_parity::Verdict) -> Outcome {
+    match loaded {
+        Ok(loaded) => Outcome::Judged(judge(loaded)),
         Err(error) if error.is_refusal() => Outcome::Refused(reason(&error)),
         Err(error) => Outcome::Broken(reason(&error)),
     }
@@ -159,6 +209,17 @@ impl Subject for Judged<'_> {
         masks: &[Option<Array>],
     ) -> std::result::Result<Option<LayerCall>, Failure> {
         self.0.call_layer(path, call, &self.values(inputs, masks)?)?.map(|outputs| layer_call(&outputs)).transpose()
+    }
+}
+
+/// An [`Engine`] before the judge.
+#[derive(Debug, Clone, Copy)]
+pub struct JudgedEngine<'a>(pub &'a Engine);
+
+impl Subject for JudgedEngine<'_> {
+    fn run(&self, inputs: &[Array]) -> std::result::Result<Vec<Array>, Failure> {
+        let values = inputs.iter().map(value).collect::<std::result::Result<Vec<_>, _>>()?;
+        self.0.run(&values)?.iter().map(array).collect()
     }
 }
 

@@ -5,16 +5,21 @@ mod judge;
 mod proof;
 
 pub use hints::{explain, explain_port};
-pub use judge::{Judged, array, judge, load_recorded, numbers, open_recorded, value, verify, verify_file};
+pub use judge::{
+    Judged, JudgedEngine, With, array, judge, judge_engine, load_recorded, numbers, open_recorded, value, verify,
+    verify_file, verify_with,
+};
+pub use kandle_engine::{Compile, Compiled, Engine, Instruction, Options, View};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
     Problem, Result, json, nearest, shown,
 };
 pub use kandle_model::{
     Activation, Argument, Arguments, Call, Family, Fields, FileLayer, Function, Given, Inner, Input, KerasLayer,
-    LayerWeights, Layout, LoadReport, LoadedWeight, Masking, Model, ModelCall, Plan, PlannedLayer, PlannedModel,
-    Policy, Quantization, Registered, Registry, Shape, Spec, Step, StoredTensor, Trace, TracedCall, Value, Weight,
-    WeightMap, layers, load_weights, meaning_of, operations, tensorflow_functions,
+    LayerWeights, Layout, LoadReport, LoadedWeight, Lowered, Masking, Model, ModelCall, Plan, PlannedLayer,
+    PlannedModel, Policy, Primitive, Quantization, Registered, Registry, Shape, Spec, Step, StoredTensor, Trace,
+    TracedCall, Value, Weight, WeightMap, layers, load_weights, meaning_of, operations, primitive,
+    tensorflow_functions,
 };
 pub use kandle_parity as parity;
 pub use proof::{LoadVerified, verify_loaded};
@@ -40,3 +45,8 @@ macro_rules! assert_case {
         }
     };
 }
+
+/// docs/performance.md, whose example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/performance.md")]
+struct Performance;

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use kandle::json::Value;
-use kandle::{Archive, Container, ErrorKind, Limits, LoadReport, ModelConfig, Plan, Problem, Spec, shown};
+use kandle::{
+    Archive, Compile as _, Compiled, Container, ErrorKind, Instruction, Limits, LoadReport, ModelConfig, Options, Plan,
+    Problem, Spec, shown,
+};
 use serde_json::json;
 
 use crate::rows::{Kind, Origin, Row, WeightRow, numbers, rows};
@@ -47,10 +50,12 @@ With --json, one object; what does not apply or is not known is null:
   arrays          [{path, shape, dtype}], all arrays of the file
   ignored         {training_configuration, groups: [{name, arrays, numbers, bytes}]}, what inference does not use
   problems        [{kind, at, what}], why it cannot be run
+  compiled        with --compiled: [{work, layers, bytes}], the engine's instructions in order; bytes are those of weights
 
 Examples:
   kandle inspect model.keras
-  kandle inspect model.json --weights model.weights.h5")]
+  kandle inspect model.json --weights model.weights.h5
+  kandle inspect model.keras --compiled")]
 pub(crate) struct Args {
     /// A .keras, .weights.h5 or .h5 file, a model's folder, or the JSON of a model
     file: PathBuf,
@@ -62,6 +67,11 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+
+    /// Print also what the engine makes of the model: its instructions, the layers each stands for, and the bytes of its
+    /// weights
+    #[arg(long)]
+    compiled: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
@@ -73,15 +83,47 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     }
     let source = Source::open(&args.file, args.weights.as_deref())?;
     let inspected = Inspected::new(&source)?;
+    let compiled = args.compiled.then(|| compiled(&source)).transpose()?;
     let text = match args.json {
-        true => plain_json(&format!("{}\n", inspected.json())),
-        false => inspected.text(),
+        true => {
+            let mut object = inspected.json();
+            if let (Some(object), Some(compiled)) = (object.as_object_mut(), &compiled) {
+                let of = |made: &Instruction| json!({"work": made.work, "layers": made.layers, "bytes": made.bytes});
+                object.insert("compiled".to_owned(), compiled.instructions.iter().map(of).collect());
+            }
+            plain_json(&format!("{object}\n"))
+        }
+        false => inspected.text() + &compiled.as_ref().map_or_else(String::new, instructions),
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     for problem in inspected.unreadable() {
         terminal::complain(&format_args!("{}: {problem}", source.archive.name()));
     }
     Ok(inspected.unreadable().next().is_none())
+}
+
+/// What the engine makes of the model.
+fn compiled(source: &Source) -> Result<Compiled, Failure> {
+    let plan = source.plan()?;
+    let (vars, _) = source.load(&plan)?;
+    Ok(plan.with(&vars)?.compile(&Options::default())?.compiled())
+}
+
+/// The instructions as a table.
+fn instructions(compiled: &Compiled) -> String {
+    if compiled.instructions.is_empty() {
+        return "\ncompiled: the model is run as it is, layer by layer\n".to_owned();
+    }
+    let row = |(number, made): (usize, &Instruction)| {
+        let layers = made.layers.iter().map(|layer| shown(layer)).collect::<Vec<_>>().join(" + ");
+        [format!("{number}"), made.work.clone(), grouped(made.bytes), layers]
+    };
+    let rows: Vec<_> = compiled.instructions.iter().enumerate().map(row).collect();
+    let calls = match compiled.calls {
+        0 => String::new(),
+        calls => format!("{calls} of {} instructions are calls of layers that have no kernel\n", rows.len()),
+    };
+    format!("\n{}\n{calls}", table([">compiled", "work", ">bytes", "layers"], &rows))
 }
 
 /// A file as far as it could be followed: to its configuration, to the plan, to its weights.

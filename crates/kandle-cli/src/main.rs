@@ -1,5 +1,6 @@
 //! `kandle` on the command line: one file a verb, and here they are told apart.
 
+mod bench;
 mod convert;
 mod diff;
 mod infer;
@@ -40,6 +41,7 @@ enum Verb {
     Infer(infer::Args),
     Convert(convert::Args),
     Diff(diff::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Infer(args) => infer::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -72,13 +72,27 @@ pub(crate) struct Args {
 enum With {
     /// Plain candle operations, one after the other
     Model,
+    /// The compiled model, by its outputs
+    Engine,
+    /// The one and the other
+    Both,
+}
+
+impl From<With> for kandle::With {
+    fn from(with: With) -> Self {
+        match with {
+            With::Model => Self::Model,
+            With::Engine => Self::Engine,
+            With::Both => Self::Both,
+        }
+    }
 }
 
 /// How many bytes of stack a thread that judges has, as many as a program's first thread has by default.
 const STACK: usize = 8 << 20;
 
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
-    let With::Model = args.with;
+    let with = args.with.into();
     let may_refuse = args.may_refuse.as_deref().map(MayRefuse::read).transpose()?.unwrap_or_default();
     let (mut cases, mut all_found) = (BTreeSet::new(), true);
     for path in &args.paths {
@@ -100,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     };
     in_order(
         &cases,
-        |case| CaseReport { may_refuse: may_refuse.covers(&case.folder), ..case.judged() },
+        |case| CaseReport { may_refuse: may_refuse.covers(&case.folder), ..case.judged(with) },
         |report| {
             summary.add(report.standing());
             if args.html.is_some() {
@@ -147,10 +161,10 @@ struct Found {
 }
 
 impl Found {
-    fn judged(&self) -> CaseReport {
+    fn judged(&self, with: kandle::With) -> CaseReport {
         match &self.file {
-            Some(file) => kandle::verify_file(&CaseOf { folder: self.folder.clone(), file: file.clone() }),
-            None => kandle::verify(&self.folder),
+            Some(file) => kandle::verify_file(&CaseOf { folder: self.folder.clone(), file: file.clone() }, with),
+            None => kandle::verify_with(&self.folder, with),
         }
     }
 }

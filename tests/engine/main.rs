@@ -1,0 +1,130 @@
+//! The engine against the model: recorded cases, random graphs, memory, threads and errors.
+
+mod graphs;
+mod made;
+mod passes;
+mod sequences;
+
+use std::thread;
+
+use candle_core::{Device, Tensor};
+use kandle::parity::{Case, find_cases};
+use kandle::{Compile as _, Dtype, Engine, Model, Options, Value, View};
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/reference_outputs");
+
+fn example3() -> Model {
+    Model::load(format!("{CASES}/example3/2x3/model.keras"), &Device::Cpu).unwrap()
+}
+
+fn engine(model: &Model) -> Engine {
+    model.compile(&Options::default().threads(1)).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Cases whose numbers the engine leaves to the model, with the reason it gives.
+const HANDED_OVER: &[(&str, &str)] = &[
+    ("activations/Activation/softmax_special", "a softmax of what is no number"),
+    ("activations/Softmax/special", "a softmax of what is no number"),
+    ("core/Embedding/uint8_ids", "an input of another dtype"),
+];
+
+#[test]
+fn recorded_cases_run_on_kernels_and_the_same_again_on_kept_memory() {
+    let mut wrong = vec![];
+    for folder in find_cases(CASES).unwrap() {
+        let case = Case::open(&folder).unwrap();
+        let name = folder.strip_prefix(CASES).unwrap().display().to_string();
+        let Some(file) = case.files.first().filter(|_| case.expect.is_none()) else { continue };
+        let model = kandle::load_recorded(&case, file).unwrap();
+        let engine = engine(&model);
+        let inputs: Vec<Value> = case.input_arrays().iter().map(|array| kandle::value(array).unwrap()).collect();
+        let runs = [(); 2].map(|()| engine.run(&inputs).unwrap());
+        let same = |(one, other): (&Value, &Value)| {
+            one.dtype == other.dtype && kandle::array(one).unwrap().bytes() == kandle::array(other).unwrap().bytes()
+        };
+        if !runs[0].iter().zip(&runs[1]).all(same) {
+            wrong.push(format!("{name}: the second run differs"));
+        }
+        let known = HANDED_OVER.iter().find(|(case, _)| name.starts_with(case)).map(|(_, reason)| *reason);
+        if let (_, Some(reason)) = engine.handed_over()
+            && known != Some(&reason)
+        {
+            wrong.push(format!("{name}: {reason}"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn numbers_where_they_lie_give_what_values_give() {
+    let engine = engine(&example3());
+    let ids: Vec<i32> = (0..40).map(|at| at * 7 % 1000).collect();
+    for shape in [[2, 3], [4, 10], [1, 1], [2, 3]] {
+        let count = shape[0] * shape[1];
+        let tensor = Tensor::from_slice(&ids[..count], &shape, &Device::Cpu).unwrap();
+        let values = engine.run(&[Value::new(tensor, Dtype::Int32)]).unwrap();
+        let wide: Vec<i64> = ids[..count].iter().map(|id| i64::from(*id)).collect();
+        for view in [View::i32(&shape, &ids[..count]), View::i64(&shape, &wide)] {
+            let mut out = vec![f32::NAN; count * 64];
+            engine.run_into(&[view], &mut [&mut out]).unwrap();
+            assert_eq!(out, numbers(&values[0]));
+        }
+    }
+    assert_eq!(engine.handed_over().0, 0);
+}
+
+#[test]
+fn many_threads_run_one_engine_at_once() {
+    let model = example3();
+    for threads in [1, 2] {
+        let engine = model.compile(&Options::default().threads(threads)).unwrap();
+        thread::scope(|scope| {
+            for number in 0..8 {
+                let (engine, model) = (&engine, &model);
+                scope.spawn(move || {
+                    for size in 1..40 {
+                        let ids: Vec<u32> = (0..size).map(|at| (at * 13 + number * 101) % 1000).collect();
+                        let ids = Tensor::from_vec(ids, (1, size as usize), &Device::Cpu).unwrap();
+                        let of = |ys: Tensor| ys.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                        let (ours, models) = (of(engine.forward(&ids).unwrap()), of(model.forward(&ids).unwrap()));
+                        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5;
+                        assert!(ours.iter().zip(&models).all(near), "thread {number}, {size} ids");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_as_the_model_says_it() {
+    let (model, shape) = (example3(), [1, 2]);
+    let engine = engine(&model);
+    let mut out = vec![0.0; 2 * 64];
+    let beyond = Tensor::new(&[[3_i64, 1000]], &Device::Cpu).unwrap();
+    let told = model.forward(&beyond).unwrap_err().to_string();
+    assert!(told.contains("id 1000") && told.contains("embedding"), "{told}");
+    assert_eq!(engine.forward(&beyond).unwrap_err().to_string(), told);
+    assert_eq!(engine.run_into(&[View::i64(&shape, &[3, 1000])], &mut [&mut out]).unwrap_err().to_string(), told);
+
+    let ids = [1, 2];
+    for (error, expected) in [
+        (engine.run_into(&[], &mut [&mut out]), "expected 1 inputs and 1 outputs, found 0 and 1"),
+        (
+            engine.run_into(&[View::i32(&[1, 3], &ids)], &mut [&mut out]),
+            "expected as many numbers as the shape [1, 3] has, found 2",
+        ),
+        (
+            engine.run_into(&[View::i32(&shape, &ids)], &mut [&mut [0.0; 3]]),
+            "output 0 has 128 numbers, of shape [1, 2, 64]: found room for 3",
+        ),
+    ] {
+        assert_eq!(error.unwrap_err().to_string(), expected);
+    }
+    // Kept memory is not spoiled by what failed.
+    assert_eq!(engine.run_into(&[View::i32(&shape, &ids)], &mut [&mut out]).map_err(|error| error.to_string()), Ok(()));
+}

@@ -1,0 +1,82 @@
+//! What the engine makes of small graphs: each pass shows in the instructions.
+
+use kandle::{Compile as _, Dtype, Model, Options, Value};
+use serde_json::json;
+
+use crate::made::{Generator, input, layer, model};
+
+/// The instructions: what they do, and for which layers.
+fn instructions(model: &Model, options: &Options) -> Vec<(String, String)> {
+    let compiled = model.compile(options).unwrap().compiled();
+    compiled.instructions.into_iter().map(|made| (made.work, made.layers.join(" "))).collect()
+}
+
+fn of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(work, layers)| ((*work).to_owned(), (*layers).to_owned())).collect()
+}
+
+#[test]
+fn normalisation_activation_padding_and_residual_go_into_the_convolution() {
+    let conv = |padding: &str| json!({"filters": 4, "kernel_size": [3, 3], "padding": padding, "use_bias": false});
+    let layers = vec![
+        input("x", json!([null, 8, 8, 4]), "float32"),
+        layer("ZeroPadding2D", "pad", json!({"padding": [[1, 1], [1, 1]]}), &["x"]),
+        layer("Conv2D", "one", conv("valid"), &["pad"]),
+        layer("BatchNormalization", "norm", json!({"axis": -1}), &["one"]),
+        layer("ReLU", "act", json!({}), &["norm"]),
+        layer("Dropout", "drop", json!({"rate": 0.1}), &["act"]),
+        layer("Conv2D", "two", conv("same"), &["drop"]),
+        layer("BatchNormalization", "norm_two", json!({"axis": -1}), &["two"]),
+        layer("Add", "sum", json!({}), &["norm_two", "x"]),
+        layer("ReLU", "last", json!({}), &["sum"]),
+    ];
+    let model = model(layers, &["x"], &["last"], 1);
+    assert_eq!(
+        instructions(&model, &Options::default()),
+        of(&[("convolution + relu", "pad one norm act"), ("convolution + sum + relu", "two norm_two sum last")])
+    );
+}
+
+#[test]
+fn what_follows_an_embedding_row_by_row_goes_into_its_table_where_that_is_worth_its_memory() {
+    let layers = |units: usize| {
+        vec![
+            input("ids", json!([null, null]), "int32"),
+            layer("Embedding", "table", json!({"input_dim": 50, "output_dim": 8}), &["ids"]),
+            layer("Dense", "dense", json!({"units": units, "activation": "tanh"}), &["table"]),
+            layer("LayerNormalization", "norm", json!({"axis": [-1]}), &["dense"]),
+            layer("Dense", "last", json!({"units": 3, "activation": "softmax"}), &["norm"]),
+        ]
+    };
+    let narrow = model(layers(6), &["ids"], &["last"], 1);
+    assert_eq!(instructions(&narrow, &Options::default()), of(&[("rows", "table dense norm last")]));
+    // A wide layer on the way is no matter: what counts is the table that is left.
+    let none = Options::default().table_bytes(0);
+    let wide = model(layers(500), &["ids"], &["last"], 1);
+    assert_eq!(instructions(&wide, &none), of(&[("rows", "table dense norm last")]));
+    // A table of 50 × 500 numbers is larger than the weights of 50 × 8 and 8 × 500.
+    let behind = model(layers(500), &["ids"], &["norm"], 1);
+    let kept = [("rows", "table"), ("product + tanh", "dense"), ("normalize", "norm")];
+    assert_eq!(instructions(&behind, &none), of(&kept));
+    assert_eq!(instructions(&behind, &Options::default()), of(&[("rows", "table dense norm")]));
+}
+
+#[test]
+fn a_tensor_that_others_read_too_is_left_as_it_is() {
+    let layers = vec![
+        input("x", json!([null, 6]), "float32"),
+        layer("Dense", "dense", json!({"units": 5}), &["x"]),
+        layer("ReLU", "relu", json!({}), &["dense"]),
+        layer("Activation", "tanh", json!({"activation": "tanh"}), &["dense"]),
+    ];
+    let model = model(layers, &["x"], &["relu", "tanh"], 1);
+    let expected = [("product", "dense"), ("map", "tanh"), ("map", "relu")];
+    assert_eq!(instructions(&model, &Options::default()), of(&expected));
+    let input = [Value::new(Generator::new(1).tensor(&[2, 6]), Dtype::Float32)];
+    let engine = model.compile(&Options::default()).unwrap();
+    for (ours, models) in engine.run(&input).unwrap().iter().zip(model.run(&input).unwrap()) {
+        let worst =
+            (&ours.tensor - &models.tensor).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-6, "{worst}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Random layers over sequences, with and without masks: recurrent ones in all their forms, and attention.
+
+use candle_core::{Device, Tensor};
+use kandle::{Compile as _, Dtype, Model, Options, Value};
+use serde_json::{Value as Json, json};
+
+use crate::made::{Generator, input, layer, model};
+
+const FEATURES: usize = 6;
+
+/// A recurrent layer's class and settings.
+fn recurrent(generator: &mut Generator, sequences: bool) -> (&'static str, Json) {
+    let class = *generator.one_of(&[&"LSTM", &"GRU", &"SimpleRNN"]);
+    let usual = generator.below(2) == 0;
+    let (activation, gates) = if usual { ("tanh", "sigmoid") } else { ("relu", "hard_sigmoid") };
+    let mut config = json!({
+        "units": 1 + generator.below(20), "activation": activation, "use_bias": generator.below(3) > 0,
+        "go_backwards": generator.below(2) == 0, "return_sequences": sequences,
+    });
+    if class != "SimpleRNN" {
+        config["recurrent_activation"] = gates.into();
+    }
+    if class == "GRU" {
+        config["reset_after"] = (generator.below(2) == 0).into();
+    }
+    (class, config)
+}
+
+/// Ids through an embedding and one layer over the sequence.
+fn random(seed: u64) -> Model {
+    let mut generator = Generator::new(seed);
+    let masked = generator.below(2) == 0;
+    let table = json!({"input_dim": 30, "output_dim": FEATURES, "mask_zero": masked});
+    let mut layers = vec![input("ids", json!([null, null]), "int32"), layer("Embedding", "table", table, &["ids"])];
+    let sequences = generator.below(2) == 0;
+    match generator.below(3) {
+        0 => {
+            let (class, config) = recurrent(&mut generator, sequences);
+            layers.push(layer(class, "last", config, &["table"]));
+        }
+        1 => {
+            let (class, mut config) = recurrent(&mut generator, sequences);
+            config["name"] = "inner".into();
+            config["go_backwards"] = false.into();
+            let inner =
+                json!({"module": "keras.layers", "class_name": class, "config": config, "registered_name": null});
+            let merge = generator.one_of(&["concat", "sum", "mul", "ave"]);
+            layers.push(layer("Bidirectional", "last", json!({"layer": inner, "merge_mode": merge}), &["table"]));
+        }
+        _ => {
+            let grouped = generator.below(3) == 0;
+            let (heads, size) = (1 + generator.below(4), 1 + generator.below(8));
+            let (class, mut config) = match grouped {
+                true => (
+                    "GroupQueryAttention",
+                    json!({"num_query_heads": 2 * heads, "num_key_value_heads": heads, "head_dim": size}),
+                ),
+                false => (
+                    "MultiHeadAttention",
+                    json!({"num_heads": heads, "key_dim": size, "value_dim": 1 + generator.below(8)}),
+                ),
+            };
+            config["use_bias"] = (generator.below(2) == 0).into();
+            config["dropout"] = [0.0, 0.1][generator.below(2)].into();
+            let mut attention = layer(class, "last", config, &["table", "table"]);
+            attention["inbound_nodes"][0]["kwargs"] = json!({"use_causal_mask": generator.below(2) == 0});
+            layers.push(attention);
+        }
+    }
+    model(layers, &["ids"], &["last"], seed)
+}
+
+#[test]
+fn random_sequences_give_what_the_model_gives() {
+    let mut natively = 0;
+    for seed in 1..=300 {
+        let model = random(seed);
+        let mut generator = Generator::new(seed + 5000);
+        for threads in [1, 2] {
+            let engine = model.compile(&Options::default().threads(threads)).unwrap();
+            for (batch, time) in [(1, 1), (3, 7), (2, 60), (3, 7)] {
+                // Steps that are masked at the end, in the middle, and whole rows of them.
+                let ids: Vec<i64> =
+                    (0..batch * time).map(|_| generator.below(30) as i64 * i64::from(generator.below(3) > 0)).collect();
+                let ids = Value::new(Tensor::from_vec(ids, (batch, time), &Device::Cpu).unwrap(), Dtype::Int64);
+                let (ours, models) = (engine.run(std::slice::from_ref(&ids)).unwrap(), model.run(&[ids]).unwrap());
+                let worst = crate::graphs::difference(&ours[0], &models[0]);
+                assert!(worst <= 1e-5, "seed {seed}, {batch} x {time}: {worst:e}\n{:#?}", engine.compiled());
+                let mask = |value: &Value| value.mask.as_ref().map(|mask| mask.to_vec2::<u8>().unwrap());
+                assert_eq!(mask(&ours[0]), mask(&models[0]), "seed {seed}: the mask that goes on");
+            }
+            assert_eq!(engine.handed_over(), (0, None), "seed {seed}");
+            natively += usize::from(engine.compiled().calls == 0);
+        }
+    }
+    assert!(natively > 450, "only {natively} of 600 engines have no call of the model");
+}
