@@ -59,7 +59,8 @@ impl Options {
 
 /// A model compiled for the CPU: the same numbers as the [`Model`] gives, fast, on memory that is kept from run to run.
 ///
-/// It holds the weights as they were when it was made. Many threads may run it at once; each run has memory of its own.
+/// Where weights of the model change, compile it again: kernels hold theirs packed, layers without a kernel read the model's.
+/// Many threads may run it at once; each run has memory of its own.
 pub struct Engine {
     model: Model,
     program: Option<Program>,
