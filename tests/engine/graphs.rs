@@ -48,7 +48,7 @@ impl Growing {
                 self.add("DepthwiseConv2D", config, &on, [cells(height), cells(width), channels]);
             }
             5 | 6 => self.add("BatchNormalization", json!({"axis": -1, "scale": bias}), &on, shape),
-            7 => self.add("LayerNormalization", json!({"axis": [-1], "center": bias}), &on, shape),
+            7 => self.add("LayerNormalization", json!({"axis": [-1], "center": bias, "scale": kernel > 1}), &on, shape),
             8 => self.add("Activation", json!({"activation": activation}), &on, shape),
             9 => self.add("Dropout", json!({"rate": 0.5}), &on, shape),
             10 if fits => {
@@ -121,7 +121,7 @@ fn random_graphs_give_what_the_model_gives() {
                 for (ours, models) in ours.iter().zip(&models) {
                     let worst = difference(ours, models);
                     // Sums in another order; normalisations of rows that are nearly constant magnify it.
-                    assert!(worst <= 2e-4, "seed {seed}: {worst:e}\n{:#?}", engine.compiled());
+                    assert!(worst <= 2e-5, "seed {seed}: {worst:e}\n{:#?}", engine.compiled());
                 }
             }
             let (handed_over, reason) = engine.handed_over();

@@ -78,6 +78,51 @@ fn numbers_where_they_lie_give_what_values_give() {
 }
 
 #[test]
+fn other_dtypes_are_cast_and_stay_on_kernels() {
+    use made::{input, layer, model};
+    use serde_json::json;
+
+    let table = json!({"input_dim": 20, "output_dim": 4});
+    for (dtype, class) in [("float32", "ReLU"), ("int32", "UnitNormalization")] {
+        let layers = vec![
+            input("ids", json!([null, null]), dtype),
+            layer("Embedding", "table", table.clone(), &["ids"]),
+            layer(class, "last", json!({}), &["table"]),
+        ];
+        let (model, shape, ids) = (model(layers, &["ids"], &["last"], 3), [2, 3], [1_i64, 5, 19, 0, 7, 2]);
+        let engine = engine(&model);
+        let expected = model.forward(&Tensor::from_slice(&ids, &shape, &Device::Cpu).unwrap()).unwrap();
+        let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let narrow = ids.map(|id| i32::try_from(id).unwrap());
+        for view in [View::i64(&shape, &ids), View::i32(&shape, &narrow)] {
+            let mut out = vec![f32::NAN; expected.len()];
+            engine.run_into(&[view], &mut [&mut out]).unwrap();
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6;
+            assert!(out.iter().zip(&expected).all(near), "{dtype}: {out:?} {expected:?}");
+        }
+        assert_eq!(engine.handed_over(), (0, None), "{dtype}");
+    }
+}
+
+#[test]
+fn a_dilation_far_beyond_the_image_asks_for_no_memory() {
+    // Its rows of taps are 100,000 cells apart.
+    let config = serde_json::json!({
+        "filters": 3, "kernel_size": [3, 3], "padding": "same", "dilation_rate": [100_000, 1],
+    });
+    let layers = vec![
+        made::input("x", serde_json::json!([null, 4, 4, 2]), "float32"),
+        made::layer("Conv2D", "last", config, &["x"]),
+    ];
+    let model = made::model(layers, &["x"], &["last"], 1);
+    let engine = engine(&model);
+    let input = [Value::new(made::Generator::new(1).tensor(&[1, 4, 4, 2]), Dtype::Float32)];
+    let (ours, models) = (engine.run(&input).unwrap(), model.run(&input).unwrap());
+    assert!(graphs::difference(&ours[0], &models[0]) <= 1e-6);
+    assert!(engine.kept_bytes() < 10_000, "{} bytes are kept", engine.kept_bytes());
+}
+
+#[test]
 fn many_threads_run_one_engine_at_once() {
     let model = example3();
     for threads in [1, 2] {

@@ -9,8 +9,7 @@ use kandle::parity::{Array, Case, Dtype, compare};
 use kandle::{Compile as _, Engine, Options, Value, View};
 use serde_json::json;
 
-use crate::Failure;
-use crate::tensors;
+use crate::{Failure, tensors, terminal};
 
 /// Time a recorded case
 ///
@@ -18,7 +17,7 @@ use crate::tensors;
 /// Keras recorded before anything is timed; other numbers than Keras's are an error.
 ///
 /// The engine reads its inputs where they lie and writes into memory that is there already (`run_into`); the model makes its
-/// outputs anew.
+/// outputs anew. Where the engine leaves a case to the model, stderr says so.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The last line is one JSON object:
@@ -57,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "1", value_parser = seconds)]
     seconds: f64,
 
-    /// Print also how long each instruction of the engine takes
+    /// Print also how long each instruction of the engine takes, the longest first
     #[arg(long)]
     profile: bool,
 }
@@ -110,8 +109,17 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
         Some(engine) => time_engine(engine, &arrays, &inputs, &outputs, args.seconds)?,
     };
     let mut out = io::stdout().lock();
-    if let (Some(engine), true) = (&engine, args.profile) {
-        write!(out, "{}", profile(engine, &inputs)?)?;
+    if let Some(engine) = &engine {
+        match engine.handed_over() {
+            (0, _) if args.profile => write!(out, "{}", profile(engine, &inputs)?)?,
+            (0, _) => {}
+            (_, reason) => {
+                let reason = reason.unwrap_or_default();
+                // Nobody hears it where stderr is closed.
+                let _ =
+                    writeln!(io::stderr(), "note: the engine left the runs to the model, which was timed: {reason}");
+            }
+        }
     }
     let object = json!({
         "load_s": load.as_secs_f64(),
@@ -251,7 +259,7 @@ fn profile(engine: &Engine, inputs: &[Value]) -> Result<String, Failure> {
         [format!("{:.4}", millis(**time / PROFILED)), format!("{share:.1}"), made.work.clone(), layers]
     };
     let rows: Vec<_> = order.iter().map(row).collect();
-    Ok(format!("{}\n", crate::terminal::table([">ms", ">%", "work", "layers"], &rows)))
+    Ok(format!("{}\n", terminal::table([">ms", ">%", "work", "layers"], &rows)))
 }
 
 /// The processor time of this process, of all its threads.

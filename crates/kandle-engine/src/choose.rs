@@ -61,8 +61,13 @@ pub(crate) fn kernel_of(
         }
         Primitive::Affine { scale, shift } => Box::new(Affine::new(optional(scale)?, optional(shift)?, map)),
         Primitive::Normalize { centered, epsilon, gamma, beta } => {
-            let Some(gamma) = optional(gamma)? else { return Ok(None) };
-            Box::new(Normalize { centered: *centered, epsilon: *epsilon as f32, gamma, beta: optional(beta)?, map })
+            let beta = optional(beta)?;
+            let gamma = match (optional(gamma)?, &beta) {
+                (Some(gamma), _) => gamma,
+                (None, Some(beta)) => vec![1.0; beta.len()],
+                (None, None) => return Ok(None),
+            };
+            Box::new(Normalize { centered: *centered, epsilon: *epsilon as f32, gamma, beta, map })
         }
         Primitive::Map(curve) => match Map::of(curve) {
             Some(map) => Box::new(map),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use kandle_format::Dtype;
-use kandle_model::{Input, Model, Value};
+use kandle_model::{Input, Model, Shape, Value};
 
 use crate::{
     Compiled, Failure, Instruction,
@@ -111,6 +111,18 @@ impl<'a> View<'a> {
     }
 }
 
+impl<'a> View<'a> {
+    /// As a program takes it.
+    fn feed(&self) -> Result<Feed<'a>, Failure> {
+        let dtype = match self.data {
+            Data::F32(_) => Dtype::Float32,
+            Data::I32(_) => Dtype::Int32,
+            Data::I64(_) => Dtype::Int64,
+        };
+        Ok(Feed { operand: Some(Operand { dims: Dims::new(self.shape)?, data: self.data }), value: None, dtype })
+    }
+}
+
 /// Models that can be compiled.
 pub trait Compile {
     /// The engine of this model.
@@ -163,8 +175,7 @@ impl Engine {
         let instructions: Vec<Instruction> = shown
             .map(|(work, layers, bytes)| Instruction { work: work.clone(), layers: layers.clone(), bytes: *bytes })
             .collect();
-        let calls = instructions.iter().filter(|instruction| instruction.work.starts_with("model: ")).count();
-        Compiled { instructions, calls }
+        Compiled { instructions, calls: self.program.as_ref().map_or(0, Program::calls) }
     }
 
     /// The bytes of memory that it keeps for runs, those of weights not counted.
@@ -276,9 +287,11 @@ impl Engine {
     }
 
     /// Runs it on numbers where they lie, into memory of the caller's: one view for each input, and one slice for each
-    /// output, as long as it. After the first run of a shape no memory is asked for, unless a layer has no kernel.
+    /// output, as long as it. After the first run of a shape no memory is asked for on one thread, unless a layer has no kernel or
+    /// an input is cast.
     ///
-    /// Inputs of float32 take float32, inputs of integers int32 or int64; sizes are checked as the model checks them.
+    /// Inputs are cast and checked as the model does it. Not cast are float32 for float32, int32 for int32, int64 for int64, and
+    /// int64 for int32 where every layer has a kernel.
     ///
     /// # Errors
     /// As [`Model::run`], and where an output is no float32 or a slice has another length.
@@ -293,14 +306,20 @@ impl Engine {
                 return wrong!("expected as many numbers as the shape {:?} has, found {}", view.shape, view.data.len());
             }
         }
-        let ran = self.program.as_ref().map(|program| self.run_views(program, inputs, outputs));
-        match ran {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(failure)) => self.hand_over(&failure),
-            None => {}
-        }
-        let values = inputs.iter().map(View::value).collect::<candle_core::Result<Vec<_>>>()?;
-        let made = self.model.run(&values)?;
+        let values = || inputs.iter().map(View::value).collect::<candle_core::Result<Vec<_>>>();
+        let pairs = || plan.inputs().iter().zip(inputs);
+        let made = match &self.program {
+            Some(program) if pairs().all(|(input, view)| self.takes(program, input, view)) => {
+                match self.run_views(program, inputs, outputs) {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => {
+                        self.hand_over(&failure);
+                        self.model.run(&values()?)?
+                    }
+                }
+            }
+            _ => self.run(&values()?)?,
+        };
         for (number, (value, out)) in made.iter().zip(outputs).enumerate() {
             if value.dtype != Dtype::Float32 {
                 return wrong!("output {number} is of {}: run_into takes float32 only, call run", value.dtype);
@@ -321,23 +340,13 @@ impl Engine {
 
     fn run_views(&self, program: &Program, views: &[View<'_>], outputs: &mut [&mut [f32]]) -> Result<(), Failure> {
         const FEW: usize = 4;
-        let pairs = || self.model.plan().inputs().iter().zip(views);
-        let plain = pairs().all(|(input, _)| matches!(input.spec.dtype, Dtype::Float32 | Dtype::Int32 | Dtype::Int64));
-        let same = pairs().all(|(input, view)| match view.data {
-            Data::F32(_) => true,
-            Data::I32(_) => input.spec.dtype == Dtype::Int32,
-            Data::I64(_) => input.spec.dtype == Dtype::Int64 || program.calls() == 0,
-        });
-        if !plain || !same {
-            return Err(Failure::unforeseen("an input that is cast"));
-        }
         let none = || Feed { operand: None, value: None, dtype: Dtype::Float32 };
         let (mut few, mut outs): ([Feed<'_>; FEW], [Out<'_>; FEW]) =
             (std::array::from_fn(|_| none()), std::array::from_fn(|_| Out::Into(&mut [])));
         self.on_kept_memory(program, |workspace| {
             if views.len() <= FEW && outputs.len() <= FEW {
-                for (place, pair) in few.iter_mut().zip(pairs()) {
-                    *place = self.fed(pair)?;
+                for (place, view) in few.iter_mut().zip(views) {
+                    *place = view.feed()?;
                 }
                 let count = outputs.len();
                 for (place, out) in outs.iter_mut().zip(outputs) {
@@ -352,36 +361,27 @@ impl Engine {
                     None,
                 );
             }
-            let feeds = pairs().map(|pair| self.fed(pair)).collect::<Result<Vec<_>, _>>()?;
+            let feeds = views.iter().map(View::feed).collect::<Result<Vec<_>, _>>()?;
             let mut outs: Vec<Out<'_>> = outputs.iter_mut().map(|out| Out::Into(out)).collect();
             program.run(&self.model, &self.threads, workspace, &feeds, &mut outs, None)
         })
     }
 
-    /// A view as an input takes it.
-    fn fed<'a>(&self, (input, view): (&Input, &View<'a>)) -> Result<Feed<'a>, Failure> {
-        let floats = matches!(view.data, Data::F32(_));
-        let declared = &input.spec;
-        let known = if floats { declared.dtype == Dtype::Float32 } else { is_signed(declared.dtype) };
-        let axes = &declared.shape.0;
+    /// Whether the program may read the view where it lies: nothing is cast, and it has the input's shape.
+    fn takes(&self, program: &Program, input: &Input, view: &View<'_>) -> bool {
+        let (wanted, Shape(axes)) = (input.spec.dtype, &input.spec.shape);
+        let dtype = match view.data {
+            Data::F32(_) => wanted == Dtype::Float32,
+            Data::I32(_) => wanted == Dtype::Int32,
+            // Kernels take ids of either width; layers without one would see that these are wider.
+            Data::I64(numbers) => {
+                let fits = |number: &i64| i32::try_from(*number).is_ok();
+                wanted == Dtype::Int64 || (wanted == Dtype::Int32 && program.calls() == 0 && numbers.iter().all(fits))
+            }
+        };
         let checks = self.model.plan().checks_sizes();
         let fits = |(size, axis): (&usize, &Option<usize>)| !checks || axis.is_none_or(|axis| axis == *size);
-        if !known || axes.len() != view.shape.len() || !view.shape.iter().zip(axes).skip(1).all(fits) {
-            return Err(Failure::unforeseen("an input of another shape or dtype"));
-        }
-        if let Data::I64(numbers) = view.data
-            && declared.dtype == Dtype::Int32
-            && numbers.iter().any(|number| i32::try_from(*number).is_err())
-        {
-            return Err(Failure::unforeseen("a number that int32 has not"));
-        }
-        let operand = Some(Operand { dims: Dims::new(view.shape)?, data: view.data });
-        let dtype = match view.data {
-            Data::F32(_) => Dtype::Float32,
-            Data::I32(_) => Dtype::Int32,
-            Data::I64(_) => Dtype::Int64,
-        };
-        Ok(Feed { operand, value: None, dtype })
+        dtype && axes.len() == view.shape.len() && view.shape.iter().zip(axes).skip(1).all(fits)
     }
 
     /// Runs `work` on memory that no other run uses.
@@ -399,10 +399,6 @@ impl Engine {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         done
     }
-}
-
-fn is_signed(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::Int32 | Dtype::Int64)
 }
 
 impl std::fmt::Debug for Engine {

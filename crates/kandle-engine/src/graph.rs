@@ -134,7 +134,8 @@ impl Graph {
                         Some(Primitive::Bidirectional { forward, .. }) if computes => {
                             of_first.filter(|_| forward.sequences)
                         }
-                        _ => of_first.filter(|_| passes),
+                        // A mask hangs on a tensor, so on what is the same tensor.
+                        _ => of_first.filter(|_| passes || plan.same_as(step.outputs[0]) != step.outputs[0]),
                     };
                     let (mut inputs, last) = (step.inputs.clone(), chain.len().saturating_sub(1));
                     inputs.truncate(operands);
@@ -251,6 +252,8 @@ fn has_kernel(primitive: &Primitive) -> bool {
             let multiplier = convolution.kernel.dims().last().copied().unwrap_or(0);
             convolution.kernel.dtype() == candle_core::DType::F32 && (!convolution.depthwise || multiplier == 1)
         }
+        // Without either it does not say how long a row is.
+        Primitive::Normalize { gamma, beta, .. } => gamma.is_some() || beta.is_some(),
         Primitive::Recurrent(recurrent) => has_loops(recurrent),
         Primitive::Bidirectional { forward, backward, .. } => has_loops(forward) && has_loops(backward),
         _ => true,

@@ -13,6 +13,8 @@ use crate::{Failure, dims::Dims};
 /// With fewer channels than this an image is copied with its padding around it: then all taps along the last axis are one
 /// run of numbers.
 const NARROW: usize = 32;
+/// How many times as large as the image it may become by that.
+const MOST_PADDED: usize = 8;
 
 /// A convolution with a constant kernel, packed by group.
 #[derive(Debug)]
@@ -270,9 +272,11 @@ impl Kernel for Convolution {
         let [.., (_, last, along)] = axes;
         let pads = axes.iter().any(|(_, geometry, _)| geometry.before + geometry.after > 0);
         let narrow = self.kernels.len() == 1 && channels < NARROW && along.kernel > 1 && along.dilation == 1;
-        let image = if narrow && last.before + last.after > 0 && pads {
-            let size =
-                axes.iter().map(|(size, geometry, _)| size + geometry.before + geometry.after).product::<usize>();
+        let sizes = axes.iter().map(|(size, geometry, _)| size + geometry.before + geometry.after);
+        // A window that reaches far beyond the image would ask for much memory.
+        let room = sizes.fold(1_usize, usize::saturating_mul).saturating_mul(batch * channels);
+        let image = if narrow && last.before + last.after > 0 && pads && room <= MOST_PADDED * image.len() {
+            let size = room / (batch * channels).max(1);
             let [buffer, ..] = run.scratch.buffers([batch * size * channels, 0, 0, 0]);
             padded(image, batch, channels, &mut axes, buffer)
         } else {

@@ -99,9 +99,7 @@ impl<'a> Run<'a> {
 pub(crate) struct Scratch {
     buffers: [Vec<f32>; 4],
     /// Memory of parts that run at once.
-    pub(crate) more: Vec<Scratch>,
-    /// Columns that are packed while the program runs.
-    pub(crate) packed: Vec<tile::Packed>,
+    more: Vec<Scratch>,
 }
 
 impl Scratch {
@@ -121,9 +119,8 @@ impl Scratch {
 
     /// How many bytes it holds.
     pub(crate) fn bytes(&self) -> usize {
-        let packed = self.packed.iter().map(tile::Packed::bytes).sum::<usize>();
-        let packed = packed + self.more.iter().map(Scratch::bytes).sum::<usize>();
-        self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>() + packed
+        let more = self.more.iter().map(Self::bytes).sum::<usize>();
+        self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>() + more
     }
 }
 

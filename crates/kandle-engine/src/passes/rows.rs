@@ -4,17 +4,22 @@
 //! look-up in it costs the copy of a row, however much the layers would have computed.
 //!
 //! The rule: a chain is folded up to the last place at which the table is no larger than the limit of
-//! [`Options::table_bytes`](crate::Options), or than the weights that it replaces.
+//! [`Options::table_bytes`](crate::Options), or than the weights that it replaces. The table is computed some rows at a time, so
+//! that wide layers on the way ask for no more memory than their place needs.
 
 use candle_core::{Device, Tensor};
 use kandle_model::Primitive;
 
 use crate::{
-    Options, choose,
+    Failure, Options, choose,
+    dims::Dims,
     graph::{Graph, Work},
-    kernel::{Run, Scratch},
+    kernel::{Data, Kernel, Operand, Run, Scratch},
     threads::Threads,
 };
+
+/// Rows of a table that are computed together.
+const ROWS: usize = 1024;
 
 /// Folds behind every embedding.
 pub(crate) fn fold(graph: &mut Graph, options: &Options) -> candle_core::Result<()> {
@@ -30,48 +35,42 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
     let Work::Primitive { primitive: Primitive::Rows { table, .. }, map: None, .. } = &graph.nodes[at].work else {
         return Ok(());
     };
-    let (vocabulary, mut rows) = (table.dim(0)?, table.clone());
+    let (vocabulary, mut width) = table.dims2()?;
     let mut replaced = table.elem_count();
-    // The last table that is worth its memory, and how many nodes are in it.
-    let mut best = None;
     let chain = chain_behind(graph, at);
-    for (count, number) in chain.iter().enumerate() {
+    // The kernels so far, and how many of them make a table that is worth its memory.
+    let (mut kernels, mut worth) = (Vec::new(), 0);
+    for number in &chain {
         let Work::Primitive { primitive, map, .. } = &graph.nodes[*number].work else { break };
         if let Primitive::Product { kernel, .. } = primitive {
             replaced += kernel.elem_count();
         }
         let Some(kernel) = choose::kernel_of(primitive, false, *map)? else { break };
-        let width = rows.dim(1)?;
-        let (Ok(dims), numbers) = (crate::dims::Dims::new(&[vocabulary, width]), rows.flatten_all()?.to_vec1::<f32>()?)
-        else {
+        let Ok(made) = Dims::new(&[1, width]).and_then(|dims| kernel.dims(&[dims])).and_then(|made| made.last()) else {
             break;
         };
-        let Ok(made) = kernel.dims(&[dims]) else { break };
-        let mut out = vec![0.0; made.count()];
-        let operand = crate::kernel::Operand { dims, data: crate::kernel::Data::F32(&numbers) };
-        let run = Run {
-            inputs: &[operand],
-            out: &mut out,
-            dims: made,
-            in_place: false,
-            mask: None,
-            scratch: &mut Scratch::default(),
-            threads: &Threads::default(),
-        };
-        if kernel.run(run).is_err() {
-            break;
-        }
-        let size = out.len();
-        rows = Tensor::from_vec(out, made.as_slice(), &Device::Cpu)?;
-        if size * size_of::<f32>() <= options.table_bytes || size <= replaced {
-            best = Some((count + 1, rows.clone()));
+        width = made;
+        kernels.push(kernel);
+        let size = vocabulary.saturating_mul(width);
+        if size.saturating_mul(size_of::<f32>()) <= options.table_bytes || size <= replaced {
+            worth = kernels.len();
         }
     }
-    let Some((count, folded)) = best else { return Ok(()) };
-    let mut gone: Vec<usize> = chain.into_iter().take(count).collect();
+    kernels.truncate(worth);
+    let numbers = table.flatten_all()?.to_vec1::<f32>()?;
+    let folded = match kernels.is_empty() {
+        true => return Ok(()),
+        // What a kernel cannot compute is left to the model, when an id asks for it.
+        false => match through(&kernels, numbers, vocabulary) {
+            Ok(folded) => folded,
+            Err(_) => return Ok(()),
+        },
+    };
+    let size = (vocabulary, folded.len() / vocabulary.max(1));
     if let Work::Primitive { primitive: Primitive::Rows { table, .. }, .. } = &mut graph.nodes[at].work {
-        *table = folded;
+        *table = Tensor::from_vec(folded, size, &Device::Cpu)?;
     }
+    let mut gone: Vec<usize> = chain.into_iter().take(worth).collect();
     gone.sort_unstable();
     let mut last = None;
     for number in gone.iter().rev() {
@@ -86,6 +85,31 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
         graph.nodes[at].outputs = outputs;
     }
     Ok(())
+}
+
+/// What the kernels one after the other make of `table`, which has so many rows.
+fn through(kernels: &[Box<dyn Kernel>], table: Vec<f32>, rows: usize) -> Result<Vec<f32>, Failure> {
+    let (width, mut folded) = (table.len() / rows.max(1), Vec::new());
+    let (mut scratch, alone) = (Scratch::default(), Threads::default());
+    for part in table.chunks(ROWS * width.max(1)) {
+        let (mut numbers, mut dims) = (part.to_vec(), Dims::new(&[part.len() / width.max(1), width])?);
+        for kernel in kernels {
+            let made = kernel.dims(&[dims])?;
+            let mut out = vec![0.0; made.count()];
+            kernel.run(Run {
+                inputs: &[Operand { dims, data: Data::F32(&numbers) }],
+                out: &mut out,
+                dims: made,
+                in_place: false,
+                mask: None,
+                scratch: &mut scratch,
+                threads: &alone,
+            })?;
+            (numbers, dims) = (out, made);
+        }
+        folded.extend(numbers);
+    }
+    Ok(folded)
 }
 
 /// The nodes behind node `at` that look at one row at a time, each the only one to read what the one before gives.
