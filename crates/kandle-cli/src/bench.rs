@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use kandle::parity::{Array, Case, Dtype, compare};
+use kandle::parity::{Array, Case, Dtype, cases_of, compare};
 use kandle::{Compile as _, Engine, Options, Value, View};
 use serde_json::json;
 
@@ -33,7 +33,8 @@ Examples:
   kandle bench reference_outputs/example3/2x3
   kandle bench cases/my_model/ordinary --threads 2 --batch 32 --profile")]
 pub(crate) struct Args {
-    /// The folder of a recorded case
+    /// The folder of a recorded case, or a model file that one lies beside
+    #[arg(value_name = "CASE|MODEL")]
     case: PathBuf,
 
     /// What runs the model
@@ -80,8 +81,15 @@ const LEAST: Duration = Duration::from_micros(50);
 const PROFILED: u32 = 20;
 
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
-    let case = Case::open(&args.case)?;
-    let file = case.files.first().ok_or("the case has no model file")?;
+    let (folder, file) = match args.case.is_file() {
+        true => {
+            let found = cases_of(&args.case)?.into_iter().next().ok_or("no case was recorded of this file")?;
+            (found.folder, Some(found.file))
+        }
+        false => (args.case.clone(), None),
+    };
+    let case = Case::open(folder)?;
+    let file = file.as_ref().or(case.files.first()).ok_or("the case has no model file")?;
     let begun = Instant::now();
     let model = kandle::load_recorded(&case, file)?.detached();
     let engine = match args.with {

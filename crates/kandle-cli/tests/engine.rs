@@ -45,6 +45,11 @@ fn bench_verifies_first_and_ends_with_one_object() {
         assert!(object["min_ms"].as_f64() <= object["median_ms"].as_f64());
         assert_eq!(ran.out.contains("rows"), with == "engine");
     }
+    let beside = kandle(&["bench", MODEL, "--seconds", "0.01"]);
+    assert!(beside.code == 0 && beside.err.is_empty(), "{}", beside.err);
+    let left = kandle(&["bench", "reference_outputs/activations/Softmax/special", "--seconds", "0.01", "--profile"]);
+    let note = "note: the engine left the runs to the model, which was timed: a softmax of what is no number\n";
+    assert_eq!((left.code, left.err.as_str(), left.out.lines().count()), (0, note, 1));
     // Other numbers than Keras's are not timed.
     let (_folder, case) = copied("reference_outputs/rnn/LSTM/backwards");
     edit(&case, |object| {
