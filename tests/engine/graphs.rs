@@ -32,7 +32,7 @@ impl Growing {
         let cells = |size: usize| if padding == "same" { size.div_ceil(stride) } else { (size - kernel) / stride + 1 };
         let fits = height >= kernel && width >= kernel;
         let bias = generator.below(2) == 0;
-        match generator.below(17) {
+        match generator.below(19) {
             0 | 1 => {
                 let units = 1 + generator.below(40);
                 let config = json!({"units": units, "activation": activation, "use_bias": bias});
@@ -76,6 +76,19 @@ impl Growing {
             14 => self.add("UnitNormalization", json!({"axis": [-1]}), &on, shape),
             15 => {
                 self.add("Reshape", json!({"target_shape": [width, height, channels]}), &on, [width, height, channels])
+            }
+            16 => {
+                let (filters, stride) = (1 + generator.below(20), 1 + generator.below(3));
+                let config = json!({"filters": filters, "kernel_size": [kernel, kernel], "strides": [stride, stride], "padding": padding, "activation": activation, "use_bias": bias});
+                let cells = |size: usize| match padding {
+                    "same" => size * stride,
+                    _ => (size - 1) * stride + kernel.max(stride),
+                };
+                self.add("Conv2DTranspose", config, &on, [cells(height), cells(width), filters]);
+            }
+            17 => {
+                let config = json!({"size": [2, stride], "interpolation": "bilinear"});
+                self.add("UpSampling2D", config, &on, [2 * height, stride * width, channels]);
             }
             _ => self.add("UpSampling2D", json!({"size": [1, 2]}), &on, [height, 2 * width, channels]),
         }

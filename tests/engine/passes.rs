@@ -62,6 +62,25 @@ fn what_follows_an_embedding_row_by_row_goes_into_its_table_where_that_is_worth_
 }
 
 #[test]
+fn query_key_and_value_are_one_product_and_the_residual_goes_with_the_last() {
+    let mut attention =
+        layer("MultiHeadAttention", "attention", json!({"num_heads": 2, "key_dim": 5, "use_bias": false}), &["x", "x"]);
+    attention["inbound_nodes"][0]["kwargs"] = json!({"use_causal_mask": true});
+    let layers = vec![
+        input("x", json!([null, null, 6]), "float32"),
+        attention,
+        layer("Add", "sum", json!({}), &["x", "attention"]),
+    ];
+    let model = model(layers, &["x"], &["sum"], 1);
+    let engine = model.compile(&Options::default()).unwrap();
+    let expected = [("attention in 2 products + sum", "attention sum")];
+    assert_eq!(instructions(&model, &Options::default()), of(&expected));
+    let input = [Value::new(Generator::new(1).tensor(&[2, 4, 6]), Dtype::Float32)];
+    let (ours, models) = (engine.run(&input).unwrap(), model.run(&input).unwrap());
+    assert!(crate::graphs::difference(&ours[0], &models[0]) <= 1e-6);
+}
+
+#[test]
 fn a_tensor_that_others_read_too_is_left_as_it_is() {
     let layers = vec![
         input("x", json!([null, 6]), "float32"),

@@ -32,7 +32,7 @@ fn random(seed: u64) -> Model {
     let masked = generator.below(2) == 0;
     let table = json!({"input_dim": 30, "output_dim": FEATURES, "mask_zero": masked});
     let mut layers = vec![input("ids", json!([null, null]), "int32"), layer("Embedding", "table", table, &["ids"])];
-    let sequences = generator.below(2) == 0;
+    let (sequences, mut last) = (generator.below(2) == 0, "last");
     match generator.below(3) {
         0 => {
             let (class, config) = recurrent(&mut generator, sequences);
@@ -65,9 +65,14 @@ fn random(seed: u64) -> Model {
             let mut attention = layer(class, "last", config, &["table", "table"]);
             attention["inbound_nodes"][0]["kwargs"] = json!({"use_causal_mask": generator.below(2) == 0});
             layers.push(attention);
+            if generator.below(2) == 0 {
+                let residual = if generator.below(2) == 0 { ["last", "table"] } else { ["table", "last"] };
+                layers.push(layer("Add", "sum", json!({}), &residual));
+                last = "sum";
+            }
         }
     }
-    model(layers, &["ids"], &["last"], seed)
+    model(layers, &["ids"], &[last], seed)
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Which kernel a primitive has, and what it is called where programs are shown.
 
 use candle_core::Tensor;
-use kandle_model::{Model, Primitive, primitive::Padding};
+use kandle_model::{
+    Model, Primitive,
+    primitive::{self, Padding},
+};
 
 use crate::{
     graph::{Node, Work},
@@ -10,6 +13,7 @@ use crate::{
         attention::Attention,
         convolution::{Convolution, Placed},
         depthwise::Depthwise,
+        interpolate::Interpolate,
         map::{Affine, Map},
         merge::Merge,
         moves::{Join, Margins, Permute, Repeat},
@@ -19,7 +23,10 @@ use crate::{
         product::Product,
         recurrent::{Bidirectional, Direction, Recurrent},
         rows::Rows,
+        tile::PANEL_COLUMNS,
+        transposed::Transposed,
     },
+    memory::Store,
 };
 
 /// The kernel of a primitive.
@@ -30,16 +37,19 @@ pub(crate) fn kernel_of(
     primitive: &Primitive,
     adds: bool,
     map: Option<Map>,
+    store: &mut Store,
 ) -> candle_core::Result<Option<Box<dyn Kernel>>> {
     let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(numbers).transpose();
     Ok(Some(match primitive {
         Primitive::Rows { table, from_the_end } => {
             let (vocabulary, features) = table.dims2()?;
-            Box::new(Rows { table: numbers(table)?, features, vocabulary, from_the_end: *from_the_end })
+            let mut kept = store.zeros(vocabulary * features);
+            kept.copy_from_slice(&numbers(table)?);
+            Box::new(Rows { table: kept, features, vocabulary, from_the_end: *from_the_end })
         }
         Primitive::Product { kernel, bias } => {
             let (features, units) = kernel.dims2()?;
-            let product = Product::new(&numbers(kernel)?, features, units, optional(bias)?);
+            let product = Product::new(store, &numbers(kernel)?, features, units, optional(bias)?);
             Box::new(Product { adds, map, ..product })
         }
         Primitive::Convolution(convolution) => {
@@ -54,8 +64,12 @@ pub(crate) fn kernel_of(
             if convolution.depthwise {
                 let bias = bias.unwrap_or_else(|| vec![0.0; inner]);
                 Box::new(Depthwise { kernel, channels: inner, bias, windows, placed, map })
+            } else if convolution.is_by_row() {
+                let product = Product::new(store, &kernel, inner, filters, bias);
+                Box::new(Product { adds, map, ..product })
             } else {
-                let made = Convolution::new(&kernel, inner, filters, convolution.groups, bias, windows, placed);
+                let made =
+                    Convolution::new(store, (&kernel, bias), (inner, filters, convolution.groups), (windows, placed));
                 Box::new(Convolution { adds, map, ..made })
             }
         }
@@ -84,19 +98,45 @@ pub(crate) fn kernel_of(
         Primitive::Pad(margins) => Box::new(Margins { margins: margins.clone(), crops: false }),
         Primitive::Crop(margins) => Box::new(Margins { margins: margins.clone(), crops: true }),
         Primitive::Repeat(times) => Box::new(Repeat { times: times.clone() }),
-        Primitive::Recurrent(recurrent) => match Direction::new(recurrent)? {
+        Primitive::Recurrent(recurrent) => match Direction::new(recurrent, store)? {
             Some(direction) => Box::new(Recurrent(direction)),
             None => return Ok(None),
         },
         Primitive::Bidirectional { forward, backward, merge } => {
-            match (Direction::new(forward)?, Direction::new(backward)?) {
+            match (Direction::new(forward, store)?, Direction::new(backward, store)?) {
                 (Some(forward), Some(backward)) => Box::new(Bidirectional { forward, backward, merge: *merge }),
                 _ => return Ok(None),
             }
         }
-        Primitive::Attention(attention) => Box::new(Attention::new(attention)?),
+        Primitive::Transposed(transposed) => Box::new(Transposed::new(transposed, map, store)?),
+        Primitive::Interpolate { times, at } => Box::new(Interpolate { times: *times, at: *at }),
+        Primitive::Attention(attention) => Box::new(Attention::new(attention, adds, store)?),
         _ => return Ok(None),
     }))
+}
+
+/// About how many numbers the kernel of a primitive holds.
+pub(crate) fn numbers_of(primitive: &Primitive) -> usize {
+    // Columns come in whole panels.
+    let padded = |kernel: &Tensor| {
+        let columns = kernel.dims().last().copied().unwrap_or(1);
+        kernel.elem_count() / columns.max(1) * columns.next_multiple_of(PANEL_COLUMNS)
+    };
+    let of_layer = |layer: &primitive::Recurrent| padded(&layer.kernel) + padded(&layer.recurrent_kernel);
+    match primitive {
+        Primitive::Rows { table, .. } => table.elem_count(),
+        Primitive::Product { kernel, .. } | Primitive::Transposed(primitive::Transposed { kernel, .. }) => {
+            padded(kernel)
+        }
+        Primitive::Convolution(convolution) if !convolution.depthwise => padded(&convolution.kernel),
+        Primitive::Recurrent(layer) => of_layer(layer),
+        Primitive::Bidirectional { forward, backward, .. } => of_layer(forward) + of_layer(backward),
+        Primitive::Attention(attention) => {
+            let all = [&attention.query, &attention.key, &attention.value, &attention.output];
+            all.iter().map(|(kernel, _)| padded(kernel)).sum()
+        }
+        _ => 0,
+    }
 }
 
 fn placed(padding: Padding, margins: Option<&Vec<(usize, usize)>>) -> Placed {
@@ -117,6 +157,8 @@ pub(crate) fn shown(node: &Node, model: &Model) -> String {
                 Primitive::Product { .. } => "product",
                 Primitive::Convolution(convolution) if convolution.depthwise => "depthwise convolution",
                 Primitive::Convolution(_) => "convolution",
+                Primitive::Transposed(_) => "transposed convolution",
+                Primitive::Interpolate { .. } => "interpolate",
                 Primitive::Affine { .. } => "affine",
                 Primitive::Normalize { .. } => "normalize",
                 Primitive::Map(_) => "map",
@@ -134,6 +176,16 @@ pub(crate) fn shown(node: &Node, model: &Model) -> String {
                 Primitive::Bidirectional { .. } => "bidirectional",
                 Primitive::Attention(_) => "attention",
                 _ => "kernel",
+            };
+            // Those of what is one tensor are one.
+            let name = match primitive {
+                Primitive::Attention(attention) => {
+                    let mut inputs = attention.inputs.to_vec();
+                    inputs.sort_unstable();
+                    inputs.dedup();
+                    &format!("{name} in {} products", inputs.len() + 1)
+                }
+                _ => name,
             };
             let adds = if *adds { " + sum" } else { "" };
             let map = map.map_or_else(String::new, |map| format!(" + {}", map.name()));

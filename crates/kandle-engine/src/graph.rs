@@ -3,7 +3,7 @@
 use kandle_format::Dtype;
 use kandle_model::{Argument, Model, PlannedLayer, Primitive, Shape, Step, primitive::Merging};
 
-use crate::kernel::map::Map;
+use crate::{choose::numbers_of, kernel::map::Map};
 
 /// The nodes of a model, in the order they run.
 #[derive(Debug)]
@@ -186,6 +186,15 @@ impl Graph {
             Some(Some(first)) => shapes.all(|shape| shape == Some(first)),
             _ => false,
         }
+    }
+
+    /// About how many numbers the kernels of all nodes hold.
+    pub(crate) fn numbers(&self) -> usize {
+        let of = |node: &Node| match &node.work {
+            Work::Primitive { primitive, .. } => numbers_of(primitive),
+            _ => 0,
+        };
+        self.nodes.iter().map(of).sum()
     }
 
     pub(crate) fn slot(&mut self) -> usize {

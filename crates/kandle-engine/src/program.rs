@@ -14,6 +14,7 @@ use crate::{
     dims::Dims,
     graph::{Graph, Node, Work},
     kernel::{Data, Kernel, MaskOf, Operand, Run, Scratch},
+    memory::{Numbers, Store},
     placing::{Place, Placing},
     threads::Threads,
 };
@@ -70,7 +71,7 @@ pub(crate) struct Program {
 /// Memory that is kept from run to run.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    registers: Vec<Vec<f32>>,
+    registers: Vec<Numbers>,
     ids: Vec<Vec<i64>>,
     dims: Vec<Dims>,
     values: Vec<Option<Value>>,
@@ -111,6 +112,7 @@ impl Step {
         number: usize,
         model: &Model,
         placing: &mut Placing<'_>,
+        store: &mut Store,
     ) -> candle_core::Result<Option<(Self, usize)>> {
         let node: &Node = &graph.nodes[number];
         Ok(Some(match &node.work {
@@ -120,7 +122,7 @@ impl Step {
                 (Self::View { input, output, axes: axes.clone() }, 0)
             }
             Work::Primitive { primitive, adds, map } => {
-                let Some(kernel) = kernel_of(primitive, *adds, *map)? else { return Ok(None) };
+                let Some(kernel) = kernel_of(primitive, *adds, *map, store)? else { return Ok(None) };
                 // What stretches has another place than what it is made of.
                 let stretches = matches!(primitive, Primitive::Merge(_)) && !graph.are_of_one_shape(&node.inputs);
                 let in_place = placing.place(number, node, kernel.works_in_place() && !stretches);
@@ -155,9 +157,12 @@ impl Program {
     /// What candle reports of the weights.
     pub(crate) fn new(graph: &Graph, model: &Model) -> candle_core::Result<Option<Self>> {
         let mut placing = Placing::new(graph, model);
+        let mut store = Store::new(graph.numbers());
         let (mut steps, mut names, mut spent) = (vec![], vec![], vec![]);
         for (number, node) in graph.nodes.iter().enumerate() {
-            let Some((step, bytes)) = Step::of(graph, number, model, &mut placing)? else { return Ok(None) };
+            let Some((step, bytes)) = Step::of(graph, number, model, &mut placing, &mut store)? else {
+                return Ok(None);
+            };
             let mut layers = node.layers.clone();
             layers.dedup();
             names.push((shown(node, model), layers, bytes));
@@ -188,7 +193,7 @@ impl Program {
     /// Memory for runs, with what is constant in it.
     pub(crate) fn workspace(&self) -> Result<Workspace, Failure> {
         let mut workspace = Workspace {
-            registers: vec![Vec::new(); self.registers],
+            registers: (0..self.registers).map(|_| Numbers::default()).collect(),
             ids: vec![Vec::new(); self.ids],
             dims: vec![Dims::default(); self.places.len()],
             values: vec![None; self.places.len()],
@@ -197,7 +202,9 @@ impl Program {
         };
         for (slot, value) in &self.constants {
             if let Place::Register(register) = self.places[*slot] {
-                workspace.registers[register] = value.tensor.flatten_all()?.to_vec1::<f32>()?;
+                let numbers = value.tensor.flatten_all()?.to_vec1::<f32>()?;
+                workspace.registers[register].grow(numbers.len());
+                workspace.registers[register][..numbers.len()].copy_from_slice(&numbers);
             }
             if let Place::Ids(number) = self.places[*slot] {
                 let flat = value.tensor.flatten_all()?;
@@ -298,8 +305,7 @@ impl Program {
 
     /// How many bytes a workspace holds.
     pub(crate) fn bytes_of(workspace: &Workspace) -> usize {
-        let registers =
-            workspace.registers.iter().map(|register| register.capacity() * size_of::<f32>()).sum::<usize>();
+        let registers = workspace.registers.iter().map(|register| size_of_val::<[f32]>(register)).sum::<usize>();
         registers + workspace.scratch.bytes()
     }
 
@@ -336,13 +342,11 @@ impl Program {
         // The memory of the output is taken out for as long as the kernel runs.
         let mut scratch = std::mem::take(&mut workspace.scratch);
         let mut taken = Out::Into(&mut []);
-        let mut register = Vec::new();
+        let mut register = Numbers::default();
         match self.places[output] {
             Place::Register(number) => {
                 register = std::mem::take(&mut workspace.registers[number]);
-                if register.len() < count {
-                    register.resize(count, 0.0);
-                }
+                register.grow(count);
             }
             Place::Output(number) => {
                 if let Out::Made(numbers, dims) = &mut outs[number] {
@@ -474,9 +478,7 @@ impl Program {
                     return Err(Failure::unforeseen("a layer that gives no float32"));
                 };
                 let numbers = &numbers[layout.start_offset()..][..layout.shape().elem_count()];
-                if register.len() < numbers.len() {
-                    register.resize(numbers.len(), 0.0);
-                }
+                register.grow(numbers.len());
                 register[..numbers.len()].copy_from_slice(numbers);
             }
             if let Place::Ids(number) = self.places[*slot] {

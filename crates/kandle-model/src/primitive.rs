@@ -7,8 +7,11 @@
 
 use candle_core::{Result, Tensor};
 
-pub use crate::math::window::{Geometry, Padding, Window};
-use crate::{Function, Given, Spec};
+pub use crate::math::{
+    resize::{Neighbours, Position},
+    window::{Geometry, Padding, Window},
+};
+use crate::{Function, Given, Spec, math::convolution::transposed_axis};
 
 /// One step of what a layer computes.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub enum Primitive {
     },
     /// A convolution of `(batch, spatial…, channels)`.
     Convolution(Convolution),
+    /// A transposed convolution of `(batch, spatial…, channels)`.
+    Transposed(Transposed),
     /// `xs · scale + shift`, each `(channels,)` for the last axis or a single number.
     Affine {
         /// The factor.
@@ -89,6 +94,14 @@ pub enum Primitive {
     Crop(Vec<(usize, usize)>),
     /// Each cell of the spatial axes so often in a row.
     Repeat(Vec<usize>),
+    /// `(batch, height, width, channels)` so many times as high and wide, each cell of the result between four, as
+    /// [`Neighbours`] has it: along the width first.
+    Interpolate {
+        /// How many times as high, and as wide.
+        times: [usize; 2],
+        /// Where cells are taken to be.
+        at: Position,
+    },
     /// A recurrent layer over `(batch, time, features)`, with the mask of its input.
     Recurrent(Recurrent),
     /// A recurrent layer in both directions.
@@ -131,6 +144,43 @@ pub struct Convolution {
     pub groups: usize,
     /// Whether each channel has filters of its own.
     pub depthwise: bool,
+}
+
+impl Convolution {
+    /// Whether it is a product over the channels: every window sees one cell, and every cell has one.
+    #[must_use]
+    pub fn is_by_row(&self) -> bool {
+        let one = |window: &Window| window.kernel == 1 && window.stride == 1;
+        let inside = self.margins.as_ref().is_none_or(|margins| margins.iter().all(|margin| *margin == (0, 0)));
+        !self.depthwise && self.groups == 1 && inside && self.windows.iter().all(one)
+    }
+}
+
+/// Each cell of the input, times a kernel, is added to a window of the output.
+#[derive(Debug, Clone)]
+pub struct Transposed {
+    /// `(channels, spatial… · filters)`: the taps of a window in row-major order, and the filters of each.
+    pub kernel: Tensor,
+    /// `(filters,)`.
+    pub bias: Option<Tensor>,
+    /// The windows of the output, one for each spatial axis.
+    pub windows: Vec<Window>,
+    /// What is kept of the sums.
+    pub padding: Padding,
+    /// How many cells longer than the shortest the output is, for each axis; the longest without it.
+    pub output_padding: Option<Vec<usize>>,
+}
+
+impl Transposed {
+    /// How long axis `axis` comes out where `size` cells go in, and how far in the sums it begins.
+    ///
+    /// # Errors
+    /// Where there is no such axis, or nothing comes out.
+    pub fn axis(&self, axis: usize, size: usize) -> std::result::Result<(usize, usize), String> {
+        let window = *self.windows.get(axis).ok_or_else(|| format!("there is no axis {axis}"))?;
+        let extra = self.output_padding.as_ref().and_then(|extra| extra.get(axis)).copied();
+        transposed_axis(size, window, self.padding, extra)
+    }
 }
 
 /// How several tensors become one.

@@ -1,56 +1,61 @@
 //! Attention with heads: products of packed keys a block of queries at a time, so that no matrix of all pairs is ever there.
+//!
+//! Query, key and value come out of one product where they are made of one tensor. The sum of a row's weights divides what the
+//! row gives, not every weight.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
-use candle_core::Tensor;
 use kandle_model::primitive;
+use rten_simd::{
+    Isa, SimdOp,
+    ops::{BitOps, NumOps},
+};
 
 use super::{
     Data, Kernel, Operand, Run,
-    normalize::softmax,
+    normalize::{exponentials, largest, scale},
     numbers,
-    tile::{MOST_ROWS, Matrix, Packed, Rows, Target, multiply},
+    tile::{Columns, MOST_ROWS, Matrix, Packed, Target, multiply},
 };
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, memory::Store};
 
 /// Queries whose weights are there at once.
 const BLOCK: usize = 4 * MOST_ROWS;
+/// How far below a row's largest product one has to be for its weight to be 0.
+const NOTHING: f32 = 110.0;
 
 /// Attention with its projections packed.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    inputs: [usize; 3],
+    /// The tensors that are projected, each once.
+    sources: Vec<Source>,
+    /// Of query, value and key: their source, and their first column there.
+    parts: [(usize, usize); 3],
     mask: Option<usize>,
-    query: Projection,
-    key: Projection,
-    value: Projection,
-    output: Projection,
+    output: (Packed, Option<Vec<f32>>),
     heads: usize,
     key_heads: usize,
+    /// Numbers of a head of query and key, and of one of the value.
+    size: usize,
+    of_value: usize,
     causal: bool,
     forbidden: f32,
     zeroed: bool,
+    /// Whether the last input is added to what comes out.
+    adds: bool,
     /// Memory of heads, as many as ran at once.
     idle: Mutex<Vec<Head>>,
 }
 
+/// A tensor that is projected.
 #[derive(Debug)]
-struct Projection {
+struct Source {
+    input: usize,
     kernel: Packed,
     bias: Option<Vec<f32>>,
-}
-
-impl Projection {
-    fn new((kernel, bias): &(Tensor, Option<Tensor>), scale: f64) -> candle_core::Result<Self> {
-        let (features, units) = kernel.dims2()?;
-        let scaled = |tensor: &Tensor| if scale == 1.0 { Ok(tensor.clone()) } else { tensor * scale };
-        let bias = bias.as_ref().map(|bias| numbers(&scaled(bias)?)).transpose()?;
-        Ok(Self { kernel: Packed::new(&numbers(&scaled(kernel)?)?, features, units), bias })
-    }
-
-    fn bytes(&self) -> usize {
-        self.kernel.bytes() + self.bias.as_ref().map_or(0, |bias| bias.len() * size_of::<f32>())
-    }
 }
 
 /// Memory of one head.
@@ -59,21 +64,23 @@ struct Head {
     keys: Packed,
     values: Packed,
     weights: Vec<f32>,
+    /// What each row of weights sums to, inverted.
+    shares: Vec<f32>,
 }
 
-/// Which pairs count.
+/// Which pairs count: those that are not 0.
 #[derive(Clone, Copy)]
 struct Pairs<'a> {
-    data: Data<'a>,
+    numbers: &'a [f32],
     /// Numbers from one batch, head, query and key to the next; 0 where the mask has one for all.
     strides: [usize; 4],
 }
 
 impl<'a> Pairs<'a> {
-    /// A mask that broadcasts to `sizes`: batch, heads, queries, keys.
-    fn new(mask: Operand<'a>, sizes: [usize; 4]) -> Result<Self, Failure> {
+    /// A mask of this shape that broadcasts to `sizes`: batch, heads, queries, keys.
+    fn new(numbers: &'a [f32], dims: Dims, sizes: [usize; 4]) -> Result<Self, Failure> {
         let wrong = || Failure::unforeseen("a mask of another shape");
-        let axes = mask.dims.as_slice();
+        let axes = dims.as_slice();
         // Axes of size 1 before the last two, until there are four.
         let at = axes.len().checked_sub(2).ok_or_else(wrong)?;
         let missing = 4_usize.checked_sub(axes.len()).ok_or_else(wrong)?;
@@ -89,230 +96,319 @@ impl<'a> Pairs<'a> {
             }
             step *= all[axis];
         }
-        if mask.data.len() != step {
+        if numbers.len() != step {
             return Err(wrong());
         }
-        Ok(Self { data: mask.data, strides })
+        Ok(Self { numbers, strides })
     }
 
-    /// Puts `number` where a pair of this batch row, head and query does not count. Whether any does.
-    fn put(&self, number: f32, weights: &mut [f32], index: [usize; 3]) -> bool {
-        let at: usize = index.iter().zip(self.strides).map(|(index, stride)| index * stride).sum();
-        let step = self.strides[3];
-        match self.data {
-            Data::F32(numbers) => put(number, weights, numbers[at..].iter().step_by(step.max(1)), step, |x| *x != 0.0),
-            Data::I32(numbers) => put(number, weights, numbers[at..].iter().step_by(step.max(1)), step, |x| *x != 0),
-            Data::I64(numbers) => put(number, weights, numbers[at..].iter().step_by(step.max(1)), step, |x| *x != 0),
-        }
+    /// Those of one query: a number for each key, or one for all.
+    #[inline(always)]
+    fn of(&self, batch: usize, head: usize, query: usize, keys: usize) -> &'a [f32] {
+        let at = batch * self.strides[0] + head * self.strides[1] + query * self.strides[2];
+        &self.numbers[at..at + if self.strides[3] == 0 { 1 } else { keys }]
     }
 }
 
-/// As [`Pairs::put`], for the numbers from there on; one for all where `step` is 0.
-fn put<'a, T: 'a>(
-    number: f32,
-    weights: &mut [f32],
-    mut mask: impl Iterator<Item = &'a T>,
-    step: usize,
-    counts: impl Fn(&T) -> bool,
-) -> bool {
-    if step == 0 {
-        let counts = mask.next().is_some_and(counts);
-        if !counts {
-            weights.fill(number);
+/// Makes weights of products: `e` to their power, and in `shares` what each row sums to, inverted.
+struct Weigh<'a> {
+    weights: &'a mut [f32],
+    shares: &'a mut [f32],
+    keys: usize,
+    /// The first query.
+    from: usize,
+    kernel: &'a Attention,
+    pairs: Option<Pairs<'a>>,
+    batch: usize,
+    head: usize,
+}
+
+impl SimdOp for Weigh<'_> {
+    /// Whether all is as Keras has it.
+    type Output = bool;
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) -> bool {
+        let Attention { causal, forbidden, zeroed, .. } = *self.kernel;
+        let mut fine = true;
+        for ((row, weights), share) in
+            (self.from..).zip(self.weights.chunks_exact_mut(self.keys)).zip(self.shares.iter_mut())
+        {
+            let (seen, unseen) = weights.split_at_mut(if causal { (row + 1).min(self.keys) } else { self.keys });
+            let pairs = self.pairs.map(|pairs| pairs.of(self.batch, self.head, row, self.keys));
+            let any = match pairs {
+                Some([counts]) if self.keys > 1 => *counts != 0.0,
+                Some(pairs) => forbid(isa, seen, pairs, forbidden),
+                None => true,
+            };
+            if !any {
+                // All products are the same then.
+                seen.fill(1.0);
+                unseen.fill(1.0);
+                *share = if zeroed { 0.0 } else { 1.0 / self.keys as f32 };
+                continue;
+            }
+            let largest = largest(isa, seen);
+            fine &= largest - forbidden > NOTHING;
+            let sum = exponentials(isa, seen, largest);
+            unseen.fill(0.0);
+            fine &= sum.is_finite();
+            *share = 1.0 / sum;
         }
-        return counts;
+        fine
     }
-    let mut any = false;
-    for (weight, mask) in weights.iter_mut().zip(mask) {
-        let counts = counts(mask);
-        any |= counts;
-        *weight = if counts { *weight } else { number };
+}
+
+/// Puts `number` where a pair does not count. Whether any does.
+#[inline(always)]
+fn forbid<I: Isa>(isa: I, products: &mut [f32], pairs: &[f32], number: f32) -> bool {
+    let ops = isa.f32();
+    let (forbidden, mut most) = (ops.splat(number), ops.zero());
+    let (mut vectors, of_pairs) = (products.chunks_exact_mut(ops.len()), pairs.chunks_exact(ops.len()));
+    for (vector, pairs) in (&mut vectors).zip(of_pairs) {
+        let pairs = ops.load(pairs);
+        let not = ops.eq(pairs, ops.zero());
+        most = ops.select(most, ops.one(), not);
+        ops.store(ops.select(forbidden, ops.load(vector), not), vector);
+    }
+    let mut any = ops.sum(most) > 0.0;
+    let from = products.len() - products.len() % ops.len();
+    for (x, pair) in products[from..].iter_mut().zip(&pairs[from..]) {
+        any |= *pair != 0.0;
+        *x = if *pair == 0.0 { number } else { *x };
     }
     any
 }
 
-/// What all heads gave, `(batch, heads, queries, size)`, as rows `(batch, queries)` of `heads · size`.
-struct Joined<'a> {
-    numbers: &'a [f32],
-    heads: usize,
-    queries: usize,
-    size: usize,
-    count: usize,
+/// The first `width` numbers of each row of `stride` times its share.
+struct Share<'a> {
+    rows: &'a mut [f32],
+    shares: &'a [f32],
+    width: usize,
+    stride: usize,
 }
 
-impl Rows for Joined<'_> {
-    fn count(&self) -> usize {
-        self.count
-    }
+impl SimdOp for Share<'_> {
+    type Output = ();
 
-    fn taps(&self) -> usize {
-        self.heads
-    }
-
-    fn run(&self) -> usize {
-        self.size
-    }
-
-    fn find<'a>(&'a self, first: usize, rows: usize, places: &mut [&'a [f32]]) {
-        for row in 0..rows {
-            let (batch, query) = ((first + row) / self.queries, (first + row) % self.queries);
-            for head in 0..self.heads {
-                let from = ((batch * self.heads + head) * self.queries + query) * self.size;
-                places[head * rows + row] = &self.numbers[from..from + self.size];
-            }
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        for (row, share) in self.rows.chunks_mut(self.stride).zip(self.shares) {
+            scale(isa, &mut row[..self.width], *share);
         }
+    }
+}
+
+/// A tensor with heads: `(batch, steps, columns)`, of which it has some.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    numbers: &'a [f32],
+    steps: usize,
+    stride: usize,
+}
+
+impl<'a> Part<'a> {
+    /// The rows of one head of `size` numbers.
+    fn head(self, batch: usize, head: usize, size: usize) -> Matrix<'a> {
+        let numbers = &self.numbers[batch * self.steps * self.stride + head * size..];
+        Matrix { numbers, rows: self.steps, stride: self.stride, depth: size }
     }
 }
 
 impl Attention {
     /// # Errors
     /// What candle reports.
-    pub(crate) fn new(attention: &primitive::Attention) -> candle_core::Result<Self> {
+    pub(crate) fn new(attention: &primitive::Attention, adds: bool, store: &mut Store) -> candle_core::Result<Self> {
+        let primitive::Attention { inputs, mask, scale, heads: (heads, key_heads), .. } = *attention;
+        let mut projections = Vec::with_capacity(inputs.len());
+        for (kernel, bias) in [&attention.query, &attention.value, &attention.key] {
+            let (depth, columns) = kernel.dims2()?;
+            projections.push((depth, columns, numbers(kernel)?, bias.as_ref().map(numbers).transpose()?));
+        }
+        // Scaled once and for all.
+        if let Some((_, _, kernel, bias)) = projections.first_mut() {
+            let all = kernel.iter_mut().chain(bias.iter_mut().flatten());
+            all.for_each(|x| *x = (f64::from(*x) * scale) as f32);
+        }
+        let size = projections.first().map_or(0, |(_, columns, ..)| columns / heads.max(1));
+        let of_value = projections.get(1).map_or(0, |(_, columns, ..)| columns / key_heads.max(1));
+        let (mut sources, mut parts) = (Vec::new(), [(0, 0); 3]);
+        for (first, input) in inputs.iter().enumerate() {
+            if inputs[..first].contains(input) {
+                continue;
+            }
+            let (mut matrices, mut bias, mut column, mut depth) = (Vec::new(), Vec::new(), 0, 0);
+            for (number, (of_depth, columns, kernel, of_bias)) in projections.iter().enumerate() {
+                if inputs[number] == *input {
+                    parts[number] = (sources.len(), column);
+                    matrices.push(Columns::all(kernel, *columns));
+                    bias.extend(of_bias.clone().unwrap_or_else(|| vec![0.0; *columns]));
+                    (column, depth) = (column + columns, *of_depth);
+                }
+            }
+            let bias = Some(bias).filter(|bias| bias.iter().any(|x| *x != 0.0));
+            sources.push(Source { input: *input, kernel: Packed::new(store, depth, &matrices), bias });
+        }
+        let (kernel, bias) = &attention.output;
+        let (depth, columns) = kernel.dims2()?;
+        let output = Packed::new(store, depth, &[Columns::all(&numbers(kernel)?, columns)]);
         Ok(Self {
-            inputs: attention.inputs,
-            mask: attention.mask,
-            // Scaled once and for all.
-            query: Projection::new(&attention.query, attention.scale)?,
-            key: Projection::new(&attention.key, 1.0)?,
-            value: Projection::new(&attention.value, 1.0)?,
-            output: Projection::new(&attention.output, 1.0)?,
-            heads: attention.heads.0,
-            key_heads: attention.heads.1,
+            sources,
+            parts,
+            mask,
+            output: (output, bias.as_ref().map(numbers).transpose()?),
+            heads,
+            key_heads,
+            size,
+            of_value,
             causal: attention.causal,
             forbidden: attention.forbidden,
             zeroed: attention.zeroed,
+            adds,
             idle: Mutex::default(),
         })
     }
 
-    /// The sizes of a head of query and key, and of one of the value.
-    fn sizes(&self) -> (usize, usize) {
-        (self.query.kernel.columns() / self.heads.max(1), self.value.kernel.columns() / self.key_heads.max(1))
-    }
-
+    /// What one head of one batch row gives for some of its queries, with its keys and values packed in `memory`, into the first
+    /// numbers of each row of `out`.
     fn of_head(&self, memory: &mut Head, at: HeadOf<'_>, out: &mut [f32]) -> Result<(), Failure> {
-        let HeadOf { batch, head, queries, keys, query, key, value, pairs } = at;
-        let (size, of_value) = self.sizes();
-        let shared = head / (self.heads / self.key_heads.max(1)).max(1);
-        let (key_width, value_width) = (self.key_heads * size, self.key_heads * of_value);
-        let key = &key[batch * keys * key_width + shared * size..];
-        let value = &value[batch * keys * value_width + shared * of_value..];
-        memory.keys.fill(size, keys, |row, column| key[column * key_width + row]);
-        memory.values.fill(keys, of_value, |row, column| value[row * value_width + column]);
-        memory.weights.resize(BLOCK.min(queries) * keys, 0.0);
-        let width = self.heads * size;
-        let rows = Matrix {
-            numbers: &query[batch * queries * width + head * size..],
-            rows: queries,
-            stride: width,
-            depth: size,
-        };
-        for from in (0..queries).step_by(BLOCK) {
-            let to = (from + BLOCK).min(queries);
+        let HeadOf { batch, head, query, queries, keys, pairs } = at;
+        let rows = query.head(batch, head, self.size);
+        let (block, stride) = (BLOCK.min(queries.len()), self.heads * self.of_value);
+        memory.weights.resize(block * keys, 0.0);
+        memory.shares.resize(block, 0.0);
+        for from in queries.clone().step_by(BLOCK) {
+            let to = (from + BLOCK).min(queries.end);
             let weights = &mut memory.weights[..(to - from) * keys];
+            let shares = &mut memory.shares[..to - from];
             let target = Target { out: weights, stride: keys, bias: None, more: None, relu: None };
             multiply(&rows, from..to, &memory.keys, target);
-            let mut alone = 0;
-            if self.causal || pairs.is_some() {
-                for (row, weights) in (from..to).zip(weights.chunks_exact_mut(keys)) {
-                    let (seen, unseen) = weights.split_at_mut(if self.causal { (row + 1).min(keys) } else { keys });
-                    unseen.fill(self.forbidden);
-                    if pairs.is_some_and(|pairs| !pairs.put(self.forbidden, seen, [batch, head, row])) {
-                        alone += 1;
-                    }
-                }
-            }
-            softmax(weights, keys)?;
-            if alone > 0 && self.zeroed {
-                // Where a pair counts, the others are 0 already: so far below it are they.
-                for (row, weights) in (from..to).zip(weights.chunks_exact_mut(keys)) {
-                    let (seen, unseen) = weights.split_at_mut(if self.causal { (row + 1).min(keys) } else { keys });
-                    if pairs.is_some_and(|pairs| !pairs.put(0.0, seen, [batch, head, row])) {
-                        unseen.fill(0.0);
-                    }
-                }
+            if !(Weigh { weights, shares, keys, from, kernel: self, pairs, batch, head }).dispatch() {
+                return Err(Failure::unforeseen("an attention to what is no number"));
             }
             let weights = Matrix { numbers: weights, rows: to - from, stride: keys, depth: keys };
-            let out = &mut out[from * of_value..to * of_value];
-            let target = Target { out, stride: of_value, bias: None, more: None, relu: None };
-            multiply(&weights, 0..to - from, &memory.values, target);
+            let out = &mut out[(from - queries.start) * stride..];
+            multiply(
+                &weights,
+                0..to - from,
+                &memory.values,
+                Target { out, stride, bias: None, more: None, relu: None },
+            );
+            Share { rows: out, shares, width: self.of_value, stride }.dispatch();
         }
         Ok(())
     }
 }
 
-/// One head of one batch row, and what it reads.
+/// One head of one batch row, some of its queries, and what it reads.
 struct HeadOf<'a> {
     batch: usize,
     head: usize,
-    queries: usize,
+    query: Part<'a>,
+    queries: Range<usize>,
     keys: usize,
-    query: &'a [f32],
-    key: &'a [f32],
-    value: &'a [f32],
     pairs: Option<Pairs<'a>>,
 }
 
 impl Kernel for Attention {
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         let wrong = || Failure::unforeseen("query, value and key of other shapes");
-        let [query, value, key] = self.inputs.map(|input| inputs.get(input).map(Dims::as_slice));
-        let (Some([batch, queries, features]), Some([of_value, steps, value]), Some([of_key, keys, key])) =
-            (query, value, key)
-        else {
-            return Err(wrong());
-        };
-        let depths = (self.query.kernel.depth(), self.value.kernel.depth(), self.key.kernel.depth());
-        if (*features, *value, *key) != depths || steps != keys || batch != of_value || batch != of_key || *keys == 0 {
-            return Err(wrong());
+        for source in &self.sources {
+            if inputs.get(source.input).ok_or_else(wrong)?.last()? != source.kernel.depth() {
+                return Err(wrong());
+            }
         }
-        Dims::new(&[*batch, *queries, self.output.kernel.columns()])
+        let of = |part: usize| inputs.get(self.sources[self.parts[part].0].input).map(Dims::as_slice);
+        match (of(0), of(1), of(2)) {
+            (Some([batch, queries, _]), Some([of_value, steps, _]), Some([of_key, keys, _]))
+                if steps == keys && batch == of_value && batch == of_key && *keys > 0 =>
+            {
+                let dims = Dims::new(&[*batch, *queries, self.output.0.columns()])?;
+                if self.adds && inputs.last() != Some(&dims) {
+                    return Err(Failure::unforeseen("a summand of another shape"));
+                }
+                Ok(dims)
+            }
+            _ => Err(wrong()),
+        }
     }
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
-        let inputs = run.inputs;
-        let missing = || Failure::unforeseen("an operand is missing");
-        let operand = |place: usize| inputs.get(self.inputs[place]).copied().ok_or_else(missing);
-        let [batch, queries, _] = operand(0)?.dims.as_slice().try_into().map_err(Failure::told)?;
-        let keys = operand(1)?.dims.as_slice()[1];
-        let (size, of_value) = self.sizes();
-        let sizes = [batch, self.heads, queries, keys];
-        let pairs = self.mask.map(|mask| Pairs::new(*inputs.get(mask).ok_or_else(missing)?, sizes)).transpose()?;
-        let widths = [self.heads * size, self.key_heads * size, self.key_heads * of_value, self.heads * of_value];
-        let [query, key, value, all] = run.scratch.buffers([
-            batch * queries * widths[0],
-            batch * keys * widths[1],
-            batch * keys * widths[2],
-            batch * queries * widths[3],
-        ]);
-        for (place, projection, out) in
-            [(0, &self.query, &mut *query), (2, &self.key, &mut *key), (1, &self.value, &mut *value)]
-        {
-            let (numbers, depth) = (operand(place)?.data.floats()?, projection.kernel.depth());
-            let columns = projection.kernel.columns();
-            let matrix = Matrix { numbers, rows: out.len() / columns.max(1), stride: depth, depth };
+        let steps_of = |source: &Source| -> Result<(usize, usize), Failure> {
+            match run.operand(source.input)?.dims.as_slice() {
+                [batch, steps, _] => Ok((*batch, *steps)),
+                _ => Err(Failure::unforeseen("query, value and key of other shapes")),
+            }
+        };
+        let mut sizes = [0; 5];
+        for (size, source) in sizes.iter_mut().zip(&self.sources) {
+            let (batch, steps) = steps_of(source)?;
+            *size = batch * steps * source.kernel.columns();
+        }
+        let (batch, queries) = steps_of(&self.sources[self.parts[0].0])?;
+        let (_, keys) = steps_of(&self.sources[self.parts[1].0])?;
+        let mask = self.mask.map(|mask| run.operand(mask)).transpose()?;
+        let of_heads = self.heads * self.of_value;
+        sizes[3] = batch * queries * of_heads;
+        sizes[4] = mask.filter(|mask| !matches!(mask.data, Data::F32(_))).map_or(0, |mask| mask.data.len());
+        let more = match run.inputs.last() {
+            Some(last) if self.adds => Some(last.data.floats()?),
+            _ => None,
+        };
+        let [first, second, third, all, counted] = run.scratch.buffers(sizes);
+        let mut projected: [&mut [f32]; 3] = [first, second, third];
+        for (source, out) in self.sources.iter().zip(&mut projected) {
+            let Operand { dims, data } =
+                run.inputs.get(source.input).copied().ok_or_else(|| Failure::unforeseen("an operand is missing"))?;
+            let (depth, columns) = (source.kernel.depth(), source.kernel.columns());
+            let matrix = Matrix { numbers: data.floats()?, rows: dims.count() / depth.max(1), stride: depth, depth };
             run.threads.rows(out, columns, MOST_ROWS, 2 * matrix.rows * depth * columns, |range, out| {
-                let bias = projection.bias.as_deref();
-                multiply(
-                    &matrix,
-                    range,
-                    &projection.kernel,
-                    Target { out, stride: columns, bias, more: None, relu: None },
-                );
+                let bias = source.bias.as_deref();
+                multiply(&matrix, range, &source.kernel, Target { out, stride: columns, bias, more: None, relu: None });
             });
         }
-        let (query, key, value) = (&*query, &*key, &*value);
+        let part = |number: usize, steps: usize| {
+            let (source, first) = self.parts[number];
+            let numbers = projected[source].get(first..).unwrap_or_default();
+            Part { numbers, steps, stride: self.sources[source].kernel.columns() }
+        };
+        let (query, value, key) = (part(0, queries), part(1, keys), part(2, keys));
+        let pairs = match mask {
+            Some(mask) => {
+                let numbers = match mask.data {
+                    Data::F32(numbers) => numbers,
+                    Data::I32(numbers) => counting(numbers, counted, |x| *x != 0),
+                    Data::I64(numbers) => counting(numbers, counted, |x| *x != 0),
+                };
+                Some(Pairs::new(numbers, mask.dims, [batch, self.heads, queries, keys])?)
+            }
+            None => None,
+        };
         let wrong = Mutex::new(None);
-        let operations = 2 * batch * self.heads * queries * keys * (size + of_value);
-        run.threads.rows(all, queries * of_value, 1, operations, |range, out| {
+        let operations = 2 * batch * self.heads * queries * keys * (self.size + self.of_value);
+        // All heads of some queries of a batch row at a time, so that what they give lies side by side.
+        run.threads.rows(all, of_heads, MOST_ROWS, operations, |range, out| {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let new = || Head { keys: Packed::empty(), values: Packed::empty(), weights: Vec::new() };
+            let new =
+                || Head { keys: Packed::empty(), values: Packed::empty(), weights: Vec::new(), shares: Vec::new() };
             let mut memory = kept.unwrap_or_else(new);
-            for (number, out) in range.zip(out.chunks_exact_mut((queries * of_value).max(1))) {
-                let (batch, head) = (number / self.heads, number % self.heads);
-                let at = HeadOf { batch, head, queries, keys, query, key, value, pairs };
-                if let Err(failure) = self.of_head(&mut memory, at, out) {
-                    *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            // Where there are no queries, there is no range.
+            for batch in range.start / queries.max(1)..range.end.div_ceil(queries.max(1)) {
+                let (from, to) = (range.start.max(batch * queries), range.end.min((batch + 1) * queries));
+                let out = &mut out[(from - range.start) * of_heads..(to - range.start) * of_heads];
+                for head in 0..self.heads {
+                    let each = self.heads / self.key_heads.max(1);
+                    if head % each.max(1) == 0 {
+                        let shared = head / each.max(1);
+                        memory.keys.fill_transposed(&key.head(batch, shared, self.size));
+                        let Matrix { numbers, stride, depth, .. } = value.head(batch, shared, self.of_value);
+                        memory.values.fill(keys, &Columns { numbers, count: depth, stride });
+                    }
+                    let queries = from - batch * queries..to - batch * queries;
+                    let at = HeadOf { batch, head, query, queries, keys, pairs };
+                    if let Err(failure) = self.of_head(&mut memory, at, &mut out[head * self.of_value..]) {
+                        *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                    }
                 }
             }
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
@@ -320,21 +416,27 @@ impl Kernel for Attention {
         if let Some(failure) = wrong.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(failure);
         }
-        let joined = Joined { numbers: all, heads: self.heads, queries, size: of_value, count: batch * queries };
-        let (columns, depth) = (self.output.kernel.columns(), self.output.kernel.depth());
+        let (kernel, bias) = (&self.output.0, self.output.1.as_deref());
+        let (depth, columns) = (kernel.depth(), kernel.columns());
+        let all = Matrix { numbers: all, rows: batch * queries, stride: depth, depth };
         run.threads.rows(run.out, columns, MOST_ROWS, 2 * batch * queries * depth * columns, |range, out| {
-            let bias = self.output.bias.as_deref();
-            multiply(
-                &joined,
-                range,
-                &self.output.kernel,
-                Target { out, stride: columns, bias, more: None, relu: None },
-            );
+            let more = more.map(|more| &more[range.start * columns..range.end * columns]);
+            multiply(&all, range, kernel, Target { out, stride: columns, bias, more, relu: None });
         });
         Ok(())
     }
 
     fn bytes(&self) -> usize {
-        [&self.query, &self.key, &self.value, &self.output].iter().map(|projection| projection.bytes()).sum()
+        let projections = self.sources.iter().map(|source| (&source.kernel, &source.bias));
+        let all = projections.chain([(&self.output.0, &self.output.1)]);
+        all.map(|(kernel, bias)| kernel.bytes() + bias.as_ref().map_or(0, Vec::len) * size_of::<f32>()).sum()
     }
+}
+
+/// 1 where a number counts, else 0.
+fn counting<'a, T>(numbers: &[T], counted: &'a mut [f32], counts: impl Fn(&T) -> bool) -> &'a [f32] {
+    for (out, number) in counted.iter_mut().zip(numbers) {
+        *out = if counts(number) { 1.0 } else { 0.0 };
+    }
+    counted
 }

@@ -6,9 +6,9 @@ use super::{
     Kernel, Run,
     map::Map,
     product::apart,
-    tile::{MOST_ROWS, Packed, Rows, Target, multiply},
+    tile::{Columns, Line, MOST_ROWS, Packed, Rows, Target, multiply},
 };
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, memory::Store};
 
 /// With fewer channels than this an image is copied with its padding around it: then all taps along the last axis are one
 /// run of numbers.
@@ -89,23 +89,20 @@ pub(crate) fn output(dims: Dims, windows: &[Window], placed: &Placed, channels: 
 impl Convolution {
     /// `kernel` is `(spatial…, channels / groups, filters)`, row-major; `inner` the channels of a group.
     pub(crate) fn new(
-        kernel: &[f32],
-        inner: usize,
-        filters: usize,
-        groups: usize,
-        bias: Option<Vec<f32>>,
-        windows: Vec<Window>,
-        placed: Placed,
+        store: &mut Store,
+        (kernel, bias): (&[f32], Option<Vec<f32>>),
+        (inner, filters, groups): (usize, usize, usize),
+        (windows, placed): (Vec<Window>, Placed),
     ) -> Self {
         let taps: usize = windows.iter().map(|window| window.kernel).product();
         let of_group = filters / groups.max(1);
         let kernels = (0..groups).map(|group| {
-            let mut packed = Packed::empty();
-            packed.fill(taps * inner, of_group, |row, column| kernel[row * filters + group * of_group + column]);
-            packed
+            let columns = Columns { numbers: &kernel[group * of_group..], count: of_group, stride: filters };
+            Packed::new(store, taps * inner, &[columns])
         });
+        let kernels = kernels.collect();
         let longest = windows.last().map_or(1, |window| window.kernel) * inner;
-        Self { kernels: kernels.collect(), bias, windows, placed, adds: false, map: None, zeros: vec![0.0; longest] }
+        Self { kernels, bias, windows, placed, adds: false, map: None, zeros: vec![0.0; longest] }
     }
 
     fn taps(&self) -> usize {
@@ -131,26 +128,47 @@ pub(crate) struct Patches<'a> {
     run: usize,
     /// Whether all taps along the last axis are one run.
     whole_runs: bool,
+    /// Whether some windows reach beyond the image.
+    pads: bool,
     zeros: &'a [f32],
     count: usize,
     /// How far each tap is from the first, where all are within the image.
     offsets: &'a [usize],
 }
 
-/// Taps whose places are found without asking for memory.
+/// How many numbers each tap of a window is from the first one, without memory of their own where there are few.
+pub(crate) struct Offsets {
+    few: [usize; FEW],
+    many: Vec<usize>,
+    count: usize,
+}
+
 const FEW: usize = 128;
 
-/// Fills in how many numbers each tap of a window is from the first one.
-fn find_offsets(axes: &Three<(usize, Geometry, Window)>, channels: usize, along: usize, offsets: &mut [usize]) {
-    let [_, (height, _, y), (width, _, x)] = *axes;
-    let z_dilation = axes[0].2.dilation;
-    for (tap, offset) in offsets.iter_mut().enumerate() {
-        let (dx, dy, dz) = (tap % along, tap / along % y.kernel, tap / along / y.kernel);
-        *offset = ((dz * z_dilation * height + dy * y.dilation) * width + dx * x.dilation) * channels;
+impl Offsets {
+    /// Of `count` taps, of which `along` lie along the last axis: all of them, or the first of each run.
+    pub(crate) fn new(axes: &Three<(usize, Geometry, Window)>, channels: usize, along: usize, count: usize) -> Self {
+        let mut offsets = Self { few: [0; FEW], many: vec![0; if count > FEW { count } else { 0 }], count };
+        let [(_, _, z), (height, _, y), (width, _, x)] = *axes;
+        let all = if count > FEW { offsets.many.as_mut_slice() } else { &mut offsets.few[..count] };
+        for (tap, offset) in all.iter_mut().enumerate() {
+            let (dx, dy, dz) = (tap % along, tap / along % y.kernel, tap / along / y.kernel);
+            *offset = ((dz * z.dilation * height + dy * y.dilation) * width + dx * x.dilation) * channels;
+        }
+        offsets
+    }
+
+    pub(crate) fn all(&self) -> &[usize] {
+        if self.count > FEW { &self.many } else { &self.few[..self.count] }
     }
 }
 
+/// Cells of a line from which on it is worth tiles of its own.
+const LONG: usize = MOST_ROWS / 2;
+
 impl Rows for Patches<'_> {
+    const IN_LINES: bool = false;
+
     fn count(&self) -> usize {
         self.count
     }
@@ -162,6 +180,19 @@ impl Rows for Patches<'_> {
 
     fn run(&self) -> usize {
         self.run
+    }
+
+    fn line(&self, first: usize) -> Option<Line<'_>> {
+        let [(depth, of_depth, z_window), (height, of_height, y_window), (width, of_width, x_window)] = self.axes;
+        if self.pads || of_width.output < LONG {
+            return None;
+        }
+        let (x, rest) = (first % of_width.output, first / of_width.output);
+        let (y, rest) = (rest % of_height.output, rest / of_height.output);
+        let (z, batch) = (rest % of_depth.output, rest / of_depth.output);
+        let line = ((batch * depth + z * z_window.stride) * height + y * y_window.stride) * width;
+        let numbers = self.image.get((line + x * x_window.stride) * self.channels + self.from..)?;
+        Some(Line::new(numbers, of_width.output - x, x_window.stride * self.channels, self.offsets))
     }
 
     fn find<'a>(&'a self, first: usize, rows: usize, places: &mut [&'a [f32]]) {
@@ -277,27 +308,20 @@ impl Kernel for Convolution {
         let room = sizes.fold(1_usize, usize::saturating_mul).saturating_mul(batch * channels);
         let image = if narrow && last.before + last.after > 0 && pads && room <= MOST_PADDED * image.len() {
             let size = room / (batch * channels).max(1);
-            let [buffer, ..] = run.scratch.buffers([batch * size * channels, 0, 0, 0]);
+            let [buffer] = run.scratch.buffers([batch * size * channels]);
             padded(image, batch, channels, &mut axes, buffer)
         } else {
             image
         };
         let [.., (_, last, _)] = axes;
+        let pads = axes.iter().any(|(_, geometry, _)| geometry.before + geometry.after > 0);
         let whole_runs =
             self.kernels.len() == 1 && along.dilation == 1 && last.before + last.after == 0 && along.kernel > 1;
         let length = if whole_runs { along.kernel * channels } else { inner };
         let (relu, map) = apart(self.map);
         let runs = if whole_runs { self.taps() / along.kernel } else { self.taps() };
-        let (mut few, mut many) = ([0; FEW], Vec::new());
-        let offsets = match few.get_mut(..runs) {
-            Some(few) => few,
-            None => {
-                many.resize(runs, 0);
-                many.as_mut_slice()
-            }
-        };
-        find_offsets(&axes, channels, if whole_runs { 1 } else { along.kernel }, offsets);
-        let offsets = &*offsets;
+        let offsets = Offsets::new(&axes, channels, if whole_runs { 1 } else { along.kernel }, runs);
+        let offsets = offsets.all();
         let operations = 2 * count * filters * self.taps() * inner;
         let of_group = filters / self.kernels.len().max(1);
         run.threads.rows(run.out, filters, MOST_ROWS, operations, |range, out| {
@@ -314,6 +338,7 @@ impl Kernel for Convolution {
                         from: group * inner,
                         run: length,
                         whole_runs,
+                        pads,
                         zeros: &self.zeros,
                         count,
                         offsets,

@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 pub(crate) mod convolution;
 pub(crate) mod depthwise;
+pub(crate) mod interpolate;
 pub(crate) mod map;
 pub(crate) mod merge;
 pub(crate) mod moves;
@@ -12,10 +13,11 @@ pub(crate) mod product;
 pub(crate) mod recurrent;
 pub(crate) mod rows;
 pub(crate) mod tile;
+pub(crate) mod transposed;
 
 use std::fmt::Debug;
 
-use crate::{Failure, dims::Dims, threads::Threads};
+use crate::{Failure, dims::Dims, memory::Numbers, threads::Threads};
 
 /// The numbers of a tensor, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -94,22 +96,28 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Buffers that a kernel can have at once.
+const MOST_BUFFERS: usize = 6;
+
 /// Memory of a kernel that is kept from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    buffers: [Vec<f32>; 4],
+    buffers: [Numbers; MOST_BUFFERS],
     /// Memory of parts that run at once.
     more: Vec<Scratch>,
 }
 
 impl Scratch {
-    /// Four buffers of these sizes; what is in them is of no meaning.
-    pub(crate) fn buffers(&mut self, sizes: [usize; 4]) -> [&mut [f32]; 4] {
+    /// Buffers of these sizes; what is in them is of no meaning.
+    pub(crate) fn buffers<const COUNT: usize>(&mut self, sizes: [usize; COUNT]) -> [&mut [f32]; COUNT] {
         of_sizes(&mut self.buffers, sizes)
     }
 
-    /// Four buffers, and the memory of two parts that run at once.
-    pub(crate) fn with_two(&mut self, sizes: [usize; 4]) -> ([&mut [f32]; 4], [&mut Self; 2]) {
+    /// Buffers, and the memory of two parts that run at once.
+    pub(crate) fn with_two<const COUNT: usize>(
+        &mut self,
+        sizes: [usize; COUNT],
+    ) -> ([&mut [f32]; COUNT], [&mut Self; 2]) {
         self.more.resize_with(self.more.len().max(2), Self::default);
         match self.more.as_mut_slice() {
             [one, other, ..] => (of_sizes(&mut self.buffers, sizes), [one, other]),
@@ -120,18 +128,20 @@ impl Scratch {
     /// How many bytes it holds.
     pub(crate) fn bytes(&self) -> usize {
         let more = self.more.iter().map(Self::bytes).sum::<usize>();
-        self.buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>() + more
+        self.buffers.iter().map(|buffer| size_of_val::<[f32]>(buffer)).sum::<usize>() + more
     }
 }
 
-fn of_sizes(buffers: &mut [Vec<f32>; 4], sizes: [usize; 4]) -> [&mut [f32]; 4] {
-    let mut sizes = sizes.into_iter();
-    buffers.each_mut().map(|buffer| {
-        let size = sizes.next().unwrap_or_default();
-        if buffer.len() < size {
-            buffer.resize(size, 0.0);
-        }
-        buffer.get_mut(..size).unwrap_or_default()
+fn of_sizes<const COUNT: usize>(buffers: &mut [Numbers; MOST_BUFFERS], sizes: [usize; COUNT]) -> [&mut [f32]; COUNT] {
+    const { assert!(COUNT <= MOST_BUFFERS, "more buffers than there are") };
+    let mut buffers = buffers.iter_mut();
+    sizes.map(|size| {
+        let buffer: &mut Numbers = match buffers.next() {
+            Some(buffer) => buffer,
+            None => unreachable!("there are enough"),
+        };
+        buffer.grow(size);
+        &mut buffer[..size]
     })
 }
 

@@ -1,10 +1,10 @@
 //! What looks at whole rows: layer normalisation and softmax, in one pass over memory each.
 
-#![allow(unsafe_code, reason = "rows that are no whole number of vectors are read and written through masks")]
+#![allow(unsafe_code, reason = "rows that are no whole number of vectors are written through masks")]
 
 use rten_simd::{
     Isa, Simd, SimdOp, SimdUnaryOp,
-    ops::{BitOps, FloatOps, NumOps},
+    ops::{BitOps, NumOps},
 };
 use rten_vecmath::Exp;
 
@@ -21,40 +21,76 @@ pub(crate) struct Normalize {
     pub(crate) map: Option<Map>,
 }
 
-/// The vectors of a row, the last one perhaps not whole.
+/// The largest of a vector's lanes.
 #[inline(always)]
-fn vectors<I: Isa>(isa: I, count: usize) -> impl Iterator<Item = (usize, I::M32)> {
-    let ops = isa.f32();
-    let lanes = ops.len();
-    (0..count).step_by(lanes).map(move |at| (at, ops.first_n_mask((count - at).min(lanes))))
+fn largest_lane<I: Isa>(x: I::F32) -> f32 {
+    const MOST_LANES: usize = 16;
+    let lanes = x.to_array();
+    let (lanes, mut few) = (lanes.as_ref(), [f32::NEG_INFINITY; MOST_LANES]);
+    few[..lanes.len()].copy_from_slice(lanes);
+    for half in [8, 4, 2, 1] {
+        for at in 0..half {
+            few[at] = if few[at + half] > few[at] { few[at + half] } else { few[at] };
+        }
+    }
+    few[0]
 }
 
-/// # Safety
-/// The row has the lanes of `mask` from `at` on.
+/// The largest number of a row, of those that are numbers.
 #[inline(always)]
-unsafe fn load<I: Isa>(isa: I, row: &[f32], at: usize, mask: I::M32) -> I::F32 {
+pub(super) fn largest<I: Isa>(isa: I, row: &[f32]) -> f32 {
     let ops = isa.f32();
-    if at + ops.len() <= row.len() {
-        // Safety: there is a whole vector.
-        unsafe { ops.load_ptr(row.as_ptr().add(at)) }
-    } else {
-        // Safety: by the caller.
-        unsafe { ops.load_ptr_mask(row.as_ptr().add(at), mask) }
+    let none = ops.splat(f32::NEG_INFINITY);
+    let (mut most, vectors) = (none, row.chunks_exact(ops.len()));
+    let (rest, mask) = ops.load_pad(vectors.remainder());
+    for vector in vectors {
+        let x = ops.load(vector);
+        most = ops.select(x, most, ops.gt(x, most));
     }
+    let rest = ops.select(rest, none, mask);
+    largest_lane::<I>(ops.select(rest, most, ops.gt(rest, most)))
 }
 
-/// # Safety
-/// As [`load`].
+/// `e` to the power of every number less `largest`, where they are, and the sum of that.
 #[inline(always)]
-unsafe fn store<I: Isa>(isa: I, x: I::F32, row: &mut [f32], at: usize, mask: I::M32) {
+pub(super) fn exponentials<I: Isa>(isa: I, row: &mut [f32], largest: f32) -> f32 {
     let ops = isa.f32();
-    if at + ops.len() <= row.len() {
-        // Safety: there is a whole vector.
-        unsafe { ops.store_ptr(x, row.as_mut_ptr().add(at)) }
-    } else {
-        // Safety: by the caller.
-        unsafe { ops.store_ptr_mask(x, row.as_mut_ptr().add(at), mask) }
+    let (largest, mut sum) = (ops.splat(largest), ops.zero());
+    let mut vectors = row.chunks_exact_mut(ops.len());
+    for vector in &mut vectors {
+        let x = Exp {}.eval(isa, ops.sub(ops.load(vector), largest));
+        sum = ops.add(sum, x);
+        ops.store(x, vector);
     }
+    let rest = vectors.into_remainder();
+    if !rest.is_empty() {
+        let (x, mask) = ops.load_pad(rest);
+        let x = ops.select(Exp {}.eval(isa, ops.sub(x, largest)), ops.zero(), mask);
+        sum = ops.add(sum, x);
+        put(isa, x, rest);
+    }
+    ops.sum(sum)
+}
+
+/// Every number of a row times `factor`.
+#[inline(always)]
+pub(super) fn scale<I: Isa>(isa: I, row: &mut [f32], factor: f32) {
+    let ops = isa.f32();
+    let by = ops.splat(factor);
+    let mut vectors = row.chunks_exact_mut(ops.len());
+    for vector in &mut vectors {
+        ops.store(ops.mul(ops.load(vector), by), vector);
+    }
+    vectors.into_remainder().iter_mut().for_each(|x| *x *= factor);
+}
+
+/// The first lanes of a vector, as many as there are numbers.
+#[inline(always)]
+fn put<I: Isa>(isa: I, x: I::F32, numbers: &mut [f32]) {
+    let ops = isa.f32();
+    let mask = ops.first_n_mask(numbers.len().min(ops.len()));
+    // Safety: the lanes of the mask are there.
+    unsafe { ops.store_ptr_mask(x, numbers.as_mut_ptr(), mask) };
 }
 
 struct NormalizeRows<'a> {
@@ -69,6 +105,7 @@ impl SimdOp for NormalizeRows<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
+        let lanes = ops.len();
         let Normalize { centered, epsilon, gamma, beta, .. } = self.kernel;
         let width = gamma.len();
         let count = width as f32;
@@ -77,36 +114,42 @@ impl SimdOp for NormalizeRows<'_> {
                 out.copy_from_slice(&from[number * width..][..width]);
             }
             let mean = if *centered {
-                let mut sum = ops.zero();
-                for (at, mask) in vectors(isa, width) {
-                    // Safety: the lanes of the mask are in the row, here and below; masked lanes are zeros.
-                    sum = ops.add(sum, unsafe { load(isa, out, at, mask) });
+                let (mut sum, vectors) = (ops.zero(), out.chunks_exact(lanes));
+                // Lanes beyond the row are zeros.
+                let (rest, _) = ops.load_pad(vectors.remainder());
+                for vector in vectors {
+                    sum = ops.add(sum, ops.load(vector));
                 }
-                ops.sum(sum) / count
+                ops.sum(ops.add(sum, rest)) / count
             } else {
                 0.0
             };
             let center = ops.splat(mean);
-            let mut squares = ops.zero();
-            for (at, mask) in vectors(isa, width) {
-                // Safety: as above.
-                let x = ops.sub(unsafe { load(isa, out, at, mask) }, center);
-                let x = ops.select(x, ops.zero(), mask);
+            let (mut squares, vectors) = (ops.zero(), out.chunks_exact(lanes));
+            let (rest, mask) = ops.load_pad(vectors.remainder());
+            for vector in vectors {
+                let x = ops.sub(ops.load(vector), center);
                 squares = ops.mul_add(x, x, squares);
             }
-            let factor = 1.0 / (ops.sum(squares) / count + epsilon).sqrt();
-            let factor = ops.splat(factor);
-            for (at, mask) in vectors(isa, width) {
-                // Safety: as above; gamma and beta are as long as the row.
-                unsafe {
-                    let x = ops.mul(ops.sub(load(isa, out, at, mask), center), factor);
-                    let x = ops.mul(x, load(isa, gamma, at, mask));
-                    let x = match beta {
-                        Some(beta) => ops.add(x, load(isa, beta, at, mask)),
-                        None => x,
-                    };
-                    store(isa, x, out, at, mask);
-                }
+            let rest = ops.select(ops.sub(rest, center), ops.zero(), mask);
+            squares = ops.mul_add(rest, rest, squares);
+            let factor = ops.splat(1.0 / (ops.sum(squares) / count + epsilon).sqrt());
+            let scaled = |x: I::F32, gamma: I::F32, beta: Option<I::F32>| {
+                let x = ops.mul(ops.mul(ops.sub(x, center), factor), gamma);
+                beta.map_or(x, |beta| ops.add(x, beta))
+            };
+            let mut vectors = out.chunks_exact_mut(lanes);
+            let mut at = 0;
+            for vector in &mut vectors {
+                let beta = beta.as_ref().map(|beta| ops.load(&beta[at..at + lanes]));
+                ops.store(scaled(ops.load(vector), ops.load(&gamma[at..at + lanes]), beta), vector);
+                at += lanes;
+            }
+            let rest = vectors.into_remainder();
+            if !rest.is_empty() {
+                let beta = beta.as_ref().map(|beta| ops.load_pad(&beta[at..]).0);
+                let x = scaled(ops.load_pad(rest).0, ops.load_pad(&gamma[at..]).0, beta);
+                put(isa, x, rest);
             }
         }
     }
@@ -148,6 +191,7 @@ impl Kernel for Normalize {
 #[derive(Debug)]
 pub(crate) struct Softmax;
 
+/// Every row of so many numbers.
 struct SoftmaxRows<'a> {
     out: &'a mut [f32],
     width: usize,
@@ -159,33 +203,25 @@ impl SimdOp for SoftmaxRows<'_> {
     /// Whether every sum was a number.
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> bool {
-        let ops = isa.f32();
         let mut all = true;
+        let ops = isa.f32();
+        if self.width <= ops.len() {
+            // A row of one vector.
+            for out in self.out.chunks_exact_mut(self.width) {
+                let (x, mask) = ops.load_pad(out);
+                let largest = largest_lane::<I>(ops.select(x, ops.splat(f32::NEG_INFINITY), mask));
+                let x = ops.select(Exp {}.eval(isa, ops.sub(x, ops.splat(largest))), ops.zero(), mask);
+                let sum = ops.sum(x);
+                all &= sum.is_finite();
+                put(isa, ops.mul(x, ops.splat(1.0 / sum)), out);
+            }
+            return all;
+        }
         for out in self.out.chunks_exact_mut(self.width) {
-            let none = ops.splat(f32::NEG_INFINITY);
-            let mut largest = none;
-            for (at, mask) in vectors(isa, self.width) {
-                // Safety: the lanes of the mask are in the row, here and below.
-                let x = ops.select(unsafe { load(isa, out, at, mask) }, none, mask);
-                largest = ops.select(x, largest, ops.gt(x, largest));
-            }
-            let largest = ops.splat(largest.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max));
-            let mut sum = ops.zero();
-            for (at, mask) in vectors(isa, self.width) {
-                // Safety: as above.
-                unsafe {
-                    let x = Exp {}.eval(isa, ops.sub(load(isa, out, at, mask), largest));
-                    sum = ops.add(sum, ops.select(x, ops.zero(), mask));
-                    store(isa, x, out, at, mask);
-                }
-            }
-            let sum = ops.sum(sum);
+            let largest = largest(isa, out);
+            let sum = exponentials(isa, out, largest);
             all &= sum.is_finite();
-            let sum = ops.splat(sum);
-            for (at, mask) in vectors(isa, self.width) {
-                // Safety: as above.
-                unsafe { store(isa, ops.div(load(isa, out, at, mask), sum), out, at, mask) };
-            }
+            scale(isa, out, 1.0 / sum);
         }
         all
     }
@@ -195,7 +231,7 @@ impl SimdOp for SoftmaxRows<'_> {
 ///
 /// # Errors
 /// Where there are numbers that Keras treats by rules of its own: the model knows them.
-pub(crate) fn softmax(rows: &mut [f32], width: usize) -> Result<(), Failure> {
+fn softmax(rows: &mut [f32], width: usize) -> Result<(), Failure> {
     if width == 0 || (SoftmaxRows { out: rows, width }).dispatch() {
         return Ok(());
     }

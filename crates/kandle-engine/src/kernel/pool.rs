@@ -1,11 +1,14 @@
 //! Pooling of `(batch, spatial…, channels)`, all channels of a cell at a time.
 
 use kandle_model::primitive::{Geometry, Window};
-use rten_simd::{Isa, SimdOp};
+use rten_simd::{
+    Isa, SimdOp,
+    ops::{BitOps, FloatOps, NumOps},
+};
 
 use super::{
     Kernel, Run,
-    convolution::{Placed, Three, output, three},
+    convolution::{Offsets, Placed, Three, output, three},
 };
 use crate::{Failure, dims::Dims};
 
@@ -24,6 +27,8 @@ struct Cells<'a> {
     axes: Three<(usize, Geometry, Window)>,
     from: usize,
     out: &'a mut [f32],
+    /// How far each tap of a window is from the first, where all are within the image.
+    offsets: &'a [usize],
 }
 
 /// The places of a window that lie within the axis.
@@ -35,44 +40,120 @@ fn seen((size, geometry, window): (usize, Geometry, Window), index: usize) -> im
         .filter(move |at| *at < size)
 }
 
+/// Where the window begins, if it lies within the axis.
+#[inline(always)]
+fn within((size, geometry, window): (usize, Geometry, Window), index: usize) -> Option<usize> {
+    let first = (index * window.stride).checked_sub(geometry.before)?;
+    (first + (window.kernel - 1) * window.dilation < size).then_some(first)
+}
+
 impl SimdOp for Cells<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Isa>(self, _: I) {
+    fn eval<I: Isa>(self, isa: I) {
         let [z_axis, y_axis, x_axis] = self.axes;
         let (height, width, channels) = (y_axis.0, x_axis.0, self.channels);
-        for (number, out) in self.out.chunks_exact_mut(channels).enumerate() {
-            let cell = self.from + number;
-            let (x, rest) = (cell % x_axis.1.output, cell / x_axis.1.output);
-            let (y, rest) = (rest % y_axis.1.output, rest / y_axis.1.output);
-            let (z, batch) = (rest % z_axis.1.output, rest / z_axis.1.output);
-            // Keras: where a window holds nothing but NaN and −∞, the lowest finite number.
-            out.fill(if self.largest { f32::MIN } else { 0.0 });
-            let mut count = 0;
-            for at_z in seen(z_axis, z) {
-                for at_y in seen(y_axis, y) {
-                    let line = ((batch * z_axis.0 + at_z) * height + at_y) * width;
-                    for at_x in seen(x_axis, x) {
-                        let cell = &self.image[(line + at_x) * channels..][..channels];
-                        count += 1;
-                        if self.largest {
-                            for (out, x) in out.iter_mut().zip(cell) {
-                                *out = if *x > *out { *x } else { *out };
-                            }
-                        } else {
-                            for (out, x) in out.iter_mut().zip(cell) {
-                                *out += x;
-                            }
-                        }
+        let mut x = self.from % x_axis.1.output;
+        let rest = self.from / x_axis.1.output;
+        let mut y = rest % y_axis.1.output;
+        let rest = rest / y_axis.1.output;
+        let (mut z, mut batch) = (rest % z_axis.1.output, rest / z_axis.1.output);
+        for out in self.out.chunks_exact_mut(channels) {
+            match (within(z_axis, z), within(y_axis, y), within(x_axis, x)) {
+                (Some(z), Some(y), Some(x)) => {
+                    let from = (((batch * z_axis.0 + z) * height + y) * width + x) * channels;
+                    let mut channel = 0;
+                    let lanes = isa.f32().len();
+                    while channel + 2 * lanes <= channels {
+                        whole::<I, 2>(
+                            isa,
+                            self.largest,
+                            &self.image[from + channel..],
+                            self.offsets,
+                            &mut out[channel..],
+                        );
+                        channel += 2 * lanes;
+                    }
+                    while channel + lanes <= channels {
+                        whole::<I, 1>(
+                            isa,
+                            self.largest,
+                            &self.image[from + channel..],
+                            self.offsets,
+                            &mut out[channel..],
+                        );
+                        channel += lanes;
+                    }
+                    let taps = self
+                        .offsets
+                        .iter()
+                        .map(|offset| &self.image[from + offset + channel..from + offset + channels]);
+                    one_by_one(self.largest, taps, &mut out[channel..]);
+                }
+                _ => {
+                    let taps = seen(z_axis, z).flat_map(|at_z| {
+                        seen(y_axis, y).flat_map(move |at_y| {
+                            let line = ((batch * z_axis.0 + at_z) * height + at_y) * width;
+                            seen(x_axis, x).map(move |at_x| (line + at_x) * channels)
+                        })
+                    });
+                    one_by_one(self.largest, taps.map(|at| &self.image[at..at + channels]), out);
+                }
+            }
+            x += 1;
+            if x == x_axis.1.output {
+                (x, y) = (0, y + 1);
+                if y == y_axis.1.output {
+                    (y, z) = (0, z + 1);
+                    if z == z_axis.1.output {
+                        (z, batch) = (0, batch + 1);
                     }
                 }
             }
-            if !self.largest {
-                let count = count as f32;
-                out.iter_mut().for_each(|out| *out /= count);
-            }
         }
+    }
+}
+
+/// Vectors of channels of a cell whose window lies within the image, which begins at its first tap.
+#[inline(always)]
+fn whole<I: Isa, const VECTORS: usize>(isa: I, largest: bool, image: &[f32], offsets: &[usize], out: &mut [f32]) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let mut made = [ops.splat(if largest { f32::MIN } else { 0.0 }); VECTORS];
+    for offset in offsets {
+        let cell = &image[*offset..][..VECTORS * lanes];
+        for (made, cell) in made.iter_mut().zip(cell.chunks_exact(lanes)) {
+            let x = ops.load(cell);
+            *made = if largest { ops.select(x, *made, ops.gt(x, *made)) } else { ops.add(*made, x) };
+        }
+    }
+    let count = ops.splat(offsets.len() as f32);
+    for (made, out) in made.into_iter().zip(out.chunks_exact_mut(lanes)) {
+        ops.store(if largest { made } else { ops.div(made, count) }, out);
+    }
+}
+
+/// The same for any number of channels, and for windows of which some taps are seen.
+#[inline(always)]
+fn one_by_one<'a>(largest: bool, taps: impl Iterator<Item = &'a [f32]>, out: &mut [f32]) {
+    // Keras: where a window holds nothing but NaN and −∞, the lowest finite number.
+    out.fill(if largest { f32::MIN } else { 0.0 });
+    let mut count = 0.0;
+    for cell in taps {
+        count += 1.0;
+        for (out, x) in out.iter_mut().zip(cell) {
+            *out = if !largest {
+                *out + x
+            } else if *x > *out {
+                *x
+            } else {
+                *out
+            };
+        }
+    }
+    if !largest {
+        out.iter_mut().for_each(|out| *out /= count);
     }
 }
 
@@ -91,9 +172,11 @@ impl Kernel for Pool {
             return Ok(());
         }
         let operations = run.out.len() * self.windows.iter().map(|window| window.kernel).product::<usize>();
+        let taps = self.windows.iter().map(|window| window.kernel).product();
+        let offsets = Offsets::new(&axes, channels, axes[2].2.kernel, taps);
         run.threads.rows(run.out, channels, 1, operations, |range, out| {
-            let cells = Cells { largest: self.largest, image, channels, axes, from: range.start, out };
-            cells.dispatch();
+            let (largest, from, offsets) = (self.largest, range.start, offsets.all());
+            Cells { largest, image, channels, axes, from, out, offsets }.dispatch();
         });
         Ok(())
     }
@@ -171,7 +254,7 @@ impl Kernel for PoolAll {
             return Ok(());
         }
         let size = image.len() / (run.out.len() / channels);
-        let [sums, ..] = run.scratch.buffers([channels, 0, 0, 0]);
+        let [sums] = run.scratch.buffers([channels]);
         for (image, out) in image.chunks_exact(size).zip(run.out.chunks_exact_mut(channels)) {
             All { largest: self.largest, image, out, sums }.dispatch();
         }

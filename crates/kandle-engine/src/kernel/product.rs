@@ -3,9 +3,9 @@
 use super::{
     Kernel, Run,
     map::Map,
-    tile::{MOST_ROWS, Matrix, Packed, Target, multiply},
+    tile::{Columns, MOST_ROWS, Matrix, Packed, Target, multiply},
 };
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, memory::Store};
 
 /// A product with a constant, packed once.
 #[derive(Debug)]
@@ -19,8 +19,14 @@ pub(crate) struct Product {
 
 impl Product {
     /// `kernel` is `(features, units)`, row-major.
-    pub(crate) fn new(kernel: &[f32], features: usize, units: usize, bias: Option<Vec<f32>>) -> Self {
-        Self { kernel: Packed::new(kernel, features, units), bias, adds: false, map: None }
+    pub(crate) fn new(
+        store: &mut Store,
+        kernel: &[f32],
+        features: usize,
+        units: usize,
+        bias: Option<Vec<f32>>,
+    ) -> Self {
+        Self { kernel: Packed::new(store, features, &[Columns::all(kernel, units)]), bias, adds: false, map: None }
     }
 }
 

@@ -15,9 +15,9 @@ use super::{
     map::Map,
     merge::merge,
     numbers,
-    tile::{MOST_ROWS, Matrix, Packed, Target, multiply},
+    tile::{Columns, MOST_ROWS, Matrix, Packed, Target, multiply},
 };
-use crate::{Failure, dims::Dims, threads::Threads};
+use crate::{Failure, dims::Dims, memory::Store, threads::Threads};
 
 /// One direction of a recurrent layer.
 #[derive(Debug)]
@@ -43,12 +43,12 @@ impl Direction {
     ///
     /// # Errors
     /// What candle reports.
-    pub(crate) fn new(layer: &primitive::Recurrent) -> candle_core::Result<Option<Self>> {
+    pub(crate) fn new(layer: &primitive::Recurrent, store: &mut Store) -> candle_core::Result<Option<Self>> {
         let maps = Map::of_function(layer.activation).zip(Map::of_function(layer.recurrent_activation));
         let Some((activation, recurrent_activation)) = maps else { return Ok(None) };
-        let packed = |kernel: &Tensor| -> candle_core::Result<Packed> {
+        let mut packed = |kernel: &Tensor| -> candle_core::Result<Packed> {
             let (depth, columns) = kernel.dims2()?;
-            Ok(Packed::new(&numbers(&kernel.contiguous()?)?, depth, columns))
+            Ok(Packed::new(store, depth, &[Columns::all(&numbers(&kernel.contiguous()?)?, columns)]))
         };
         let units = layer.recurrent_kernel.dim(0)?;
         let (recurrent, candidate) = match layer.gates {

@@ -1,12 +1,12 @@
 //! Rows of a table for ids: an embedding, and everything after it that looks at one row at a time.
 
 use super::{Data, Kernel, Run};
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, memory::Numbers};
 
 /// The rows of `table`, `(vocabulary, features)`.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pub(crate) table: Vec<f32>,
+    pub(crate) table: Numbers,
     pub(crate) features: usize,
     pub(crate) vocabulary: usize,
     pub(crate) from_the_end: bool,

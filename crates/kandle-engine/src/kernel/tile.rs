@@ -18,15 +18,19 @@ use rten_simd::{
     ops::{BitOps, NumOps},
 };
 
+use crate::memory::{Numbers, Store};
+
 /// Vectors of columns in a panel.
 const PANEL: usize = 2;
+/// The most columns of a panel.
+pub(crate) const PANEL_COLUMNS: usize = 16 * PANEL;
 /// The most rows of a tile.
 pub(crate) const MOST_ROWS: usize = 12;
 /// Panels that are used for all rows before the next ones are touched: half of a second-level cache of 2 MiB.
 const GROUP_BYTES: usize = 1 << 20;
 
 /// How many rows of a panel ahead it is asked for.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 
 /// How many columns a panel has, and how many rows a tile: by the processor's vectors and registers.
 struct Geometry;
@@ -48,40 +52,87 @@ fn rows_of(lanes: usize) -> usize {
 }
 
 /// A matrix `(depth, columns)` packed by panels: all rows of the first columns, then of the next. Missing columns are zeros.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Packed {
-    data: Vec<f32>,
+    data: Numbers,
     depth: usize,
     columns: usize,
     width: usize,
 }
 
 impl Packed {
-    /// Packs `matrix`, `(depth, columns)` row-major.
-    pub(crate) fn new(matrix: &[f32], depth: usize, columns: usize) -> Self {
-        let mut packed = Self::empty();
-        packed.fill(depth, columns, |row, column| matrix.get(row * columns + column).copied().unwrap_or_default());
+    /// Packs the columns of several matrices, each with `depth` rows, one after the other.
+    ///
+    /// # Panics
+    /// Where a matrix has other rows: a caller's error.
+    pub(crate) fn new(store: &mut Store, depth: usize, matrices: &[Columns<'_>]) -> Self {
+        let columns = matrices.iter().map(|matrix| matrix.count).sum();
+        let mut packed = Self { depth, columns, ..Self::empty() };
+        packed.data = store.zeros(packed.room());
+        let mut first = 0;
+        for matrix in matrices {
+            packed.put(first, matrix);
+            first += matrix.count;
+        }
         packed
     }
 
     /// Nothing, to be filled.
     pub(crate) fn empty() -> Self {
-        Self { data: Vec::new(), depth: 0, columns: 0, width: Geometry.dispatch().0 }
+        Self { data: Numbers::default(), depth: 0, columns: 0, width: Geometry.dispatch().0 }
     }
 
-    /// Packs what `number` gives for each row and column, into the memory that is there.
-    pub(crate) fn fill(&mut self, depth: usize, columns: usize, number: impl Fn(usize, usize) -> f32) {
-        (self.depth, self.columns) = (depth, columns);
-        let panels = columns.div_ceil(self.width);
-        self.data.clear();
-        self.data.reserve(panels * depth * self.width);
-        for panel in 0..panels {
-            let from = panel * self.width;
-            let to = (from + self.width).min(columns);
-            for row in 0..depth {
-                self.data.extend((from..to).map(|column| number(row, column)));
-                self.data.extend(std::iter::repeat_n(0.0, self.width - (to - from)));
+    /// Packs a matrix, into memory of its own that is kept.
+    pub(crate) fn fill(&mut self, depth: usize, matrix: &Columns<'_>) {
+        (self.depth, self.columns) = (depth, matrix.count);
+        self.data.grow(self.room());
+        self.put(0, matrix);
+    }
+
+    /// Packs the transposed of rows: column `n` of it is row `n` of them.
+    pub(crate) fn fill_transposed(&mut self, rows: &Matrix<'_>) {
+        (self.depth, self.columns) = (rows.depth, rows.rows);
+        self.data.grow(self.room());
+        if self.depth == 0 {
+            return;
+        }
+        let (depth, width) = (self.depth, self.width);
+        for (number, panel) in self.data.chunks_exact_mut(depth * width).take(rows.rows.div_ceil(width)).enumerate() {
+            let from = number * width;
+            let to = (from + width).min(rows.rows);
+            if to - from < width {
+                panel.fill(0.0);
             }
+            for (column, row) in (from..to).enumerate() {
+                let row = &rows.numbers[row * rows.stride..][..depth];
+                for (to, x) in panel[column..].iter_mut().step_by(width).zip(row) {
+                    *to = *x;
+                }
+            }
+        }
+    }
+
+    /// Numbers that it takes.
+    fn room(&self) -> usize {
+        self.columns.div_ceil(self.width) * self.depth * self.width
+    }
+
+    /// Puts the columns of a matrix to its own from `first` on, in whole runs of numbers.
+    fn put(&mut self, first: usize, matrix: &Columns<'_>) {
+        let (depth, width, last) = (self.depth, self.width, first + matrix.count);
+        let mut column = first;
+        while column < last {
+            let (panel, within) = (column / width, column % width);
+            let run = (width - within).min(last - column);
+            // Columns that are missing behind the last one are zeros.
+            let blank = if last == self.columns { width - within - run } else { 0 };
+            let panel = &mut self.data[panel * depth * width..][..depth * width];
+            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
+                let from = row * matrix.stride + column - first;
+                to[within..within + run].copy_from_slice(&matrix.numbers[from..from + run]);
+                to[within + run..within + run + blank].fill(0.0);
+            }
+            column += run;
         }
     }
 
@@ -98,8 +149,29 @@ impl Packed {
     }
 }
 
+/// Columns of a matrix that lies row-major.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    /// From the first of them on.
+    pub(crate) numbers: &'a [f32],
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Numbers from one row to the next.
+    pub(crate) stride: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// All `count` columns of a matrix.
+    pub(crate) fn all(numbers: &'a [f32], count: usize) -> Self {
+        Self { numbers, count, stride: count }
+    }
+}
+
 /// Where the rows of a product lie.
 pub(crate) trait Rows: Sync {
+    /// Whether all rows lie in lines.
+    const IN_LINES: bool;
+
     /// How many there are.
     fn count(&self) -> usize;
 
@@ -109,9 +181,39 @@ pub(crate) trait Rows: Sync {
     /// The length of each run.
     fn run(&self) -> usize;
 
-    /// The runs of the rows from `first` on, one for each place of `places`, which is `taps · rows`: those of the first tap
-    /// first.
+    /// The line in which the rows from `first` on lie, if it is one.
+    fn line(&self, first: usize) -> Option<Line<'_>>;
+
+    /// The runs of the rows from `first` on, which need not lie in a line, one for each place of `places`, which is
+    /// `taps · rows`: those of the first tap first.
     fn find<'a>(&'a self, first: usize, rows: usize, places: &mut [&'a [f32]]);
+}
+
+/// Rows that are equally far apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// From the first run of the first row on.
+    numbers: &'a [f32],
+    /// How many rows there are.
+    rows: usize,
+    /// Numbers from one row to the next.
+    step: usize,
+    /// How far each run of a row is from its first.
+    offsets: &'a [usize],
+    /// The largest of them.
+    reach: usize,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(numbers: &'a [f32], rows: usize, step: usize, offsets: &'a [usize]) -> Self {
+        Self { numbers, rows, step, offsets, reach: offsets.iter().max().copied().unwrap_or(0) }
+    }
+
+    /// What is left of it behind so many rows.
+    fn behind(self, rows: usize) -> Option<Self> {
+        let left = self.rows.checked_sub(rows).filter(|left| *left > 0)?;
+        Some(Self { numbers: self.numbers.get(rows * self.step..)?, rows: left, ..self })
+    }
 }
 
 /// Rows one behind the other.
@@ -128,6 +230,8 @@ pub(crate) struct Matrix<'a> {
 }
 
 impl Rows for Matrix<'_> {
+    const IN_LINES: bool = true;
+
     fn count(&self) -> usize {
         self.rows
     }
@@ -140,12 +244,12 @@ impl Rows for Matrix<'_> {
         self.depth
     }
 
-    fn find<'a>(&'a self, first: usize, _: usize, places: &mut [&'a [f32]]) {
-        for (row, place) in places.iter_mut().enumerate() {
-            let from = (first + row) * self.stride;
-            *place = self.numbers.get(from..from + self.depth).unwrap_or_default();
-        }
+    fn line(&self, first: usize) -> Option<Line<'_>> {
+        let numbers = self.numbers.get(first * self.stride..)?;
+        Some(Line::new(numbers, self.rows - first, self.stride, &[0]))
     }
+
+    fn find<'a>(&'a self, _: usize, _: usize, _: &mut [&'a [f32]]) {}
 }
 
 /// What is done with the sums of a tile while they are in registers, and where they go.
@@ -205,7 +309,9 @@ impl<R: Rows> SimdOp for Product<'_, R> {
         let mut few: [MaybeUninit<&[f32]>; PLACES] = [MaybeUninit::uninit(); PLACES];
         let mut many = Vec::new();
         let empty: &[f32] = &[];
-        let places: &mut [&[f32]] = if taps * MOST_ROWS <= PLACES {
+        let places: &mut [&[f32]] = if R::IN_LINES {
+            &mut []
+        } else if taps * MOST_ROWS <= PLACES {
             let few = &mut few[..taps * MOST_ROWS];
             few.fill(MaybeUninit::new(empty));
             // Safety: every one of these places was just filled.
@@ -216,36 +322,56 @@ impl<R: Rows> SimdOp for Product<'_, R> {
         };
         for first_panel in (0..panels).step_by(group) {
             let last_panel = (first_panel + group).min(panels);
-            let (mut from, count) = (range.start, range.len());
-            let blocks = count.div_ceil(most);
-            for block in 0..blocks {
-                let size = (range.end - from).div_ceil(blocks - block);
-                let places = &mut places[..taps * size];
-                rows.find(from, size, places);
-                assert!(places.iter().all(|place| place.len() >= run), "a row is shorter than its kernel");
+            let (mut from, mut begun) = (range.start, None);
+            while from < range.end {
+                let rest = range.end - from;
+                let line = begun.take().or_else(|| rows.line(from));
+                let together = line.map_or(rest, |line| line.rows.min(rest));
+                // Tiles of a line are of about one size.
+                let size = together.div_ceil(together.div_ceil(most));
                 let row = from - range.start;
-                for panel in first_panel..last_panel {
+                let tile = |panel: usize| {
                     let column = panel * width;
-                    let tile = Tile {
-                        taps,
-                        run,
-                        rows: places,
+                    Tile {
                         panel: &packed.data[panel * depth * width..][..depth * width],
                         at: row * target.stride + column,
                         columns: (packed.columns - column).min(width),
                         column,
-                    };
-                    macro_rules! of_size {
-                        ($($size:literal)*) => {
-                            match size {
-                                // Safety: the sizes were checked above and in `multiply`.
-                                $($size if tile.columns > lanes => unsafe { tile.sum::<I, $size, 2>(isa, &target, out) },
-                                $size => unsafe { tile.sum::<I, $size, 1>(isa, &target, out) },)*
-                                _ => unreachable!("a tile of {size} rows"),
-                            }
-                        };
                     }
-                    of_size!(1 2 3 4 5 6 7 8 9 10 11 12);
+                };
+                macro_rules! of_size {
+                    ($tile:expr, $rows:expr, $($size:literal)*) => {
+                        match size {
+                            // Safety: the sizes were checked above and in `multiply`.
+                            $($size if $tile.columns > lanes => unsafe {
+                                $tile.sum::<I, _, $size, 2>(isa, $rows, (taps, run), &target, out);
+                            },
+                            $size => unsafe { $tile.sum::<I, _, $size, 1>(isa, $rows, (taps, run), &target, out) },)*
+                            _ => unreachable!("a tile of {size} rows"),
+                        }
+                    };
+                }
+                match line {
+                    Some(line) => {
+                        let last = line.reach + (size - 1) * line.step + run;
+                        assert!(line.offsets.len() == taps && last <= line.numbers.len(), "a line beyond its numbers");
+                        for panel in first_panel..last_panel {
+                            let tile = tile(panel);
+                            of_size!(tile, &line, 1 2 3 4 5 6 7 8 9 10 11 12);
+                        }
+                        begun = line.behind(size);
+                    }
+                    None if R::IN_LINES => unreachable!("rows beyond their matrix"),
+                    None => {
+                        let places = &mut places[..taps * size];
+                        rows.find(from, size, places);
+                        assert!(places.iter().all(|place| place.len() >= run), "a row is shorter than its kernel");
+                        let places = Found(places);
+                        for panel in first_panel..last_panel {
+                            let tile = tile(panel);
+                            of_size!(tile, &places, 1 2 3 4 5 6 7 8 9 10 11 12);
+                        }
+                    }
                 }
                 from += size;
             }
@@ -253,12 +379,52 @@ impl<R: Rows> SimdOp for Product<'_, R> {
     }
 }
 
-/// A few rows and the columns of one panel.
+/// Where the runs of a tile's rows lie.
+trait Runs {
+    /// That of a tap of each row.
+    ///
+    /// # Safety
+    /// There are so many rows, and the tap.
+    unsafe fn of_tap<const ROWS: usize>(&self, tap: usize) -> [*const f32; ROWS];
+}
+
+impl Runs for Line<'_> {
+    #[inline(always)]
+    unsafe fn of_tap<const ROWS: usize>(&self, tap: usize) -> [*const f32; ROWS] {
+        // Safety: by the caller; the last run of the last row is within the numbers.
+        unsafe {
+            let first = self.numbers.as_ptr().add(*self.offsets.get_unchecked(tap));
+            std::array::from_fn(|row| first.add(row * self.step))
+        }
+    }
+}
+
+/// Runs one by one, tap by tap.
+struct Found<'a>(&'a [&'a [f32]]);
+
+impl Runs for Found<'_> {
+    #[inline(always)]
+    unsafe fn of_tap<const ROWS: usize>(&self, tap: usize) -> [*const f32; ROWS] {
+        // Safety: by the caller.
+        std::array::from_fn(|row| unsafe { self.0.get_unchecked(tap * ROWS + row) }.as_ptr())
+    }
+}
+
+/// Asks for a cache line into the second-level cache: more of them are under way at once there than into the first.
+#[inline(always)]
+fn prefetch(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // Safety: every processor of this kind has it, and it reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// The columns of one panel, for a few rows.
 struct Tile<'a> {
-    taps: usize,
-    run: usize,
-    /// The runs of the rows, tap by tap.
-    rows: &'a [&'a [f32]],
     panel: &'a [f32],
     /// Where its first number goes.
     at: usize,
@@ -270,22 +436,26 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     /// # Safety
-    /// `rows` has `taps · ROWS` runs of at least `run` numbers, `panel` `taps · run` rows of [`PANEL`] vectors, and the target
-    /// has, from `at` on, `ROWS` rows with `columns` numbers at its stride, its summand too; the bias has `column + columns`. `out` is the
-    /// beginning of the target's output, borrowed for as long as this runs.
+    /// `runs` has `ROWS` rows of `taps` runs of at least `run` numbers, `panel` `taps · run` rows of [`PANEL`] vectors, and the
+    /// target has, from `at` on, `ROWS` rows with `columns` numbers at its stride, its summand too; the bias has
+    /// `column + columns`. `out` is the beginning of the target's output, borrowed for as long as this runs.
     #[inline(always)]
-    unsafe fn sum<I: Isa, const ROWS: usize, const VECTORS: usize>(&self, isa: I, target: &Target<'_>, out: *mut f32) {
+    unsafe fn sum<I: Isa, R: Runs, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        isa: I,
+        runs: &R,
+        (taps, run): (usize, usize),
+        target: &Target<'_>,
+        out: *mut f32,
+    ) {
         let ops = isa.f32();
         let lanes = ops.len();
         let mut sums = [[ops.zero(); VECTORS]; ROWS];
         let mut panel = self.panel.as_ptr();
-        for tap in 0..self.taps {
-            let mut rows = [std::ptr::null::<f32>(); ROWS];
-            for (row, place) in rows.iter_mut().enumerate() {
-                // Safety: of `taps · ROWS` runs.
-                *place = unsafe { self.rows.get_unchecked(tap * ROWS + row) }.as_ptr();
-            }
-            for at in 0..self.run {
+        for tap in 0..taps {
+            // Safety: by the caller.
+            let rows: [*const f32; ROWS] = unsafe { runs.of_tap(tap) };
+            for at in 0..run {
                 let mut columns = [ops.zero(); VECTORS];
                 for (vector, column) in columns.iter_mut().enumerate() {
                     // Safety: the panel has PANEL ≥ VECTORS vectors for each of `taps · run` numbers.
@@ -293,7 +463,7 @@ impl Tile<'_> {
                 }
                 // A panel is read once: asked for ahead, it is there when it is needed. Beyond its end nothing is read.
                 for vector in 0..PANEL {
-                    ops.prefetch(panel.wrapping_add((AHEAD * PANEL + vector) * lanes));
+                    prefetch(panel.wrapping_add((AHEAD * PANEL + vector) * lanes));
                 }
                 // Safety: at most one past the end, after the last.
                 panel = unsafe { panel.add(PANEL * lanes) };
@@ -345,7 +515,11 @@ impl Tile<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Matrix, Packed, Rows, Target, multiply};
+    use super::{Columns, Line, Matrix, Packed, Rows, Store, Target, multiply};
+
+    fn packed(matrix: &[f32], depth: usize, columns: usize) -> Packed {
+        Packed::new(&mut Store::default(), depth, &[Columns::all(matrix, columns)])
+    }
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|at| ((at * 31 + seed * 17) % 23) as f32 / 8.0 - 1.4).collect()
@@ -386,7 +560,7 @@ mod tests {
             let (bias, more) = (numbers(columns, 3), numbers(rows * columns, 4));
             let mut out = vec![f32::NAN; rows * columns];
             let matrix = Matrix { numbers: &a, rows, stride: depth, depth };
-            let packed = Packed::new(&b, depth, columns);
+            let packed = packed(&b, depth, columns);
             // In two parts, as two threads would.
             for range in [0..rows / 2, rows / 2..rows] {
                 let from = range.start * columns;
@@ -407,40 +581,79 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rows_of_several_runs_are_one_row() {
-        struct Halves<'a>(&'a [f32]);
-        impl Rows for Halves<'_> {
-            fn count(&self) -> usize {
-                3
-            }
-            fn taps(&self) -> usize {
-                2
-            }
-            fn run(&self) -> usize {
-                2
-            }
-            fn find<'a>(&'a self, first: usize, rows: usize, places: &mut [&'a [f32]]) {
-                for row in 0..rows {
-                    for tap in 0..2 {
-                        places[tap * rows + row] = &self.0[(first + row) * 4 + tap * 2..][..2];
-                    }
+    /// Rows of two runs of two numbers each, in lines of two, or found one by one.
+    struct Halves<'a, const LINES: bool>(&'a [f32]);
+
+    impl<const LINES: bool> Rows for Halves<'_, LINES> {
+        const IN_LINES: bool = LINES;
+
+        fn count(&self) -> usize {
+            3
+        }
+
+        fn taps(&self) -> usize {
+            2
+        }
+
+        fn run(&self) -> usize {
+            2
+        }
+
+        fn line(&self, first: usize) -> Option<Line<'_>> {
+            let rows = 2 - first % 2;
+            LINES.then(|| Line::new(&self.0[first * 4..], rows, 4, &[0, 2]))
+        }
+
+        fn find<'a>(&'a self, first: usize, rows: usize, places: &mut [&'a [f32]]) {
+            for row in 0..rows {
+                for tap in 0..2 {
+                    places[tap * rows + row] = &self.0[(first + row) * 4 + tap * 2..][..2];
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_of_several_runs_are_one_row() {
         let (a, b) = (numbers(12, 1), numbers(4 * 3, 2));
-        let packed = Packed::new(&b, 4, 3);
-        let mut out = [[0.0; 9], [0.0; 9]];
+        let packed = packed(&b, 4, 3);
+        let mut out = [[0.0; 9], [0.0; 9], [0.0; 9]];
         let target = |out| Target { out, stride: 3, bias: None, more: None, relu: None };
-        let [halves, whole] = &mut out;
-        multiply(&Halves(&a), 0..3, &packed, target(halves));
+        let [found, lines, whole] = &mut out;
+        multiply(&Halves::<false>(&a), 0..3, &packed, target(found));
+        multiply(&Halves::<true>(&[a.as_slice(), &[0.0; 4]].concat()), 0..3, &packed, target(lines));
         multiply(&Matrix { numbers: &a, rows: 3, stride: 4, depth: 4 }, 0..3, &packed, target(whole));
-        assert_eq!(out[0], out[1]);
+        assert_eq!(out[0], out[2]);
+        assert_eq!(out[1], out[2]);
+    }
+
+    #[test]
+    fn transposed_rows_are_columns() {
+        for (rows, depth) in [(3, 5), (40, 8), (64, 3)] {
+            let numbers = numbers(rows * depth, 3);
+            let mut ours = Packed::empty();
+            ours.fill_transposed(&Matrix { numbers: &numbers, rows, stride: depth, depth });
+            let transposed: Vec<f32> = (0..depth)
+                .flat_map(|row| (0..rows).map(move |column| (row, column)))
+                .map(|(r, c)| numbers[c * depth + r])
+                .collect();
+            assert_eq!(ours.data[..], packed(&transposed, depth, rows).data[..]);
+        }
+    }
+
+    #[test]
+    fn columns_of_several_matrices_are_one_behind_the_other() {
+        let (one, other) = (numbers(3 * 5, 1), numbers(3 * 40, 2));
+        let rows = one.chunks(5).zip(other.chunks(40));
+        let both: Vec<f32> = rows.flat_map(|(one, other)| [one, other].concat()).collect();
+        let matrices = [Columns::all(&one, 5), Columns::all(&other, 40)];
+        let ours = Packed::new(&mut Store::default(), 3, &matrices);
+        assert_eq!(ours.data[..], packed(&both, 3, 45).data[..]);
     }
 
     #[test]
     fn what_is_not_a_number_stays_so_through_relu() {
-        let packed = Packed::new(&[1.0], 1, 1);
+        let packed = packed(&[1.0], 1, 1);
         let mut out = [0.0; 2];
         let matrix = Matrix { numbers: &[f32::NAN, -3.0], rows: 2, stride: 1, depth: 1 };
         multiply(&matrix, 0..2, &packed, Target { out: &mut out, stride: 1, bias: None, more: None, relu: Some(6.0) });

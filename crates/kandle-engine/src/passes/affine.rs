@@ -52,6 +52,14 @@ fn folded(graph: &mut Graph, at: usize, scale: Option<&Tensor>, shift: Option<&T
             };
             (&mut convolution.kernel, &mut convolution.bias, channels)
         }
+        // The filters of one tap after those of another.
+        Primitive::Transposed(transposed) => {
+            let filters = transposed
+                .windows
+                .iter()
+                .fold(transposed.kernel.dim(D::Minus1)?, |filters, window| filters / window.kernel.max(1));
+            (&mut transposed.kernel, &mut transposed.bias, filters)
+        }
         _ => return Ok(false),
     };
     let spread = |tensor: &Tensor| {

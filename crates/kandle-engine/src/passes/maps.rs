@@ -41,6 +41,7 @@ fn maker_of(graph: &Graph, at: usize) -> Option<(usize, Map)> {
         primitive,
         Primitive::Product { .. }
             | Primitive::Convolution(_)
+            | Primitive::Transposed(_)
             | Primitive::Normalize { .. }
             | Primitive::Affine { .. }
             | Primitive::Merge(_)

@@ -3,6 +3,7 @@
 mod affine;
 mod identities;
 mod maps;
+mod once;
 mod pads;
 mod rows;
 mod sums;
@@ -17,6 +18,7 @@ pub(crate) fn apply(graph: &mut Graph, options: &Options) -> candle_core::Result
     identities::remove(graph);
     affine::fold(graph)?;
     pads::fuse(graph);
+    once::give(graph);
     sums::fuse(graph);
     maps::fuse(graph);
     rows::fold(graph, options)?;

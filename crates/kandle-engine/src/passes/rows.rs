@@ -15,6 +15,7 @@ use crate::{
     dims::Dims,
     graph::{Graph, Work},
     kernel::{Data, Kernel, Operand, Run, Scratch},
+    memory::Store,
     threads::Threads,
 };
 
@@ -39,13 +40,13 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
     let mut replaced = table.elem_count();
     let chain = chain_behind(graph, at);
     // The kernels so far, and how many of them make a table that is worth its memory.
-    let (mut kernels, mut worth) = (Vec::new(), 0);
+    let (mut kernels, mut worth, mut store) = (Vec::new(), 0, Store::default());
     for number in &chain {
         let Work::Primitive { primitive, map, .. } = &graph.nodes[*number].work else { break };
         if let Primitive::Product { kernel, .. } = primitive {
             replaced += kernel.elem_count();
         }
-        let Some(kernel) = choose::kernel_of(primitive, false, *map)? else { break };
+        let Some(kernel) = choose::kernel_of(primitive, false, *map, &mut store)? else { break };
         let Ok(made) = Dims::new(&[1, width]).and_then(|dims| kernel.dims(&[dims])).and_then(|made| made.last()) else {
             break;
         };

@@ -1,4 +1,4 @@
-//! Adds a residual while the sums of the product or convolution before it are in registers.
+//! Adds a residual while the sums of the product, convolution or attention before it are in registers.
 
 use kandle_model::{Primitive, primitive::Merging};
 
@@ -32,7 +32,7 @@ fn fused(graph: &mut Graph, at: usize) -> bool {
         let maker = made_at(slot).filter(|_| reads[slot] == 1)?;
         let Work::Primitive { primitive, adds: false, map: None } = &graph.nodes[maker].work else { return None };
         let takes = match primitive {
-            Primitive::Product { .. } => true,
+            Primitive::Product { .. } | Primitive::Attention(_) => true,
             Primitive::Convolution(convolution) => !convolution.depthwise,
             _ => false,
         };

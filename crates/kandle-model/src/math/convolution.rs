@@ -196,26 +196,36 @@ fn transposed_axes(
     let axes = spatial.iter().zip(windows).enumerate();
     axes.map(|(axis, (&size, &window))| {
         let extra = output_padding.and_then(|output| output.get(axis)).copied();
-        let span = window.span()?;
-        let Some(steps) = size.checked_sub(1) else { return Err("an axis without cells has no windows".to_owned()) };
-        let lengths = || {
-            let steps = steps.checked_mul(window.stride)?;
-            let tail = match (padding, extra) {
-                (Padding::Valid, None) => span.max(window.stride),
-                (Padding::Valid, Some(extra)) => span.checked_add(extra)?,
-                (_, None) => window.stride,
-                (_, Some(extra)) => (span % 2).checked_add(extra)?,
-            };
-            Some((steps.checked_add(span)?, steps.checked_add(tail)?))
-        };
-        match (padding, lengths()) {
-            (Padding::Causal, _) => Err("a transposed convolution cannot be causal".to_owned()),
-            (_, None) => Err(format!("{window:?} over {size} cells is too large")),
-            (_, Some((_, 0))) => Err(format!("a transposed window of {span} leaves nothing of {size} cells")),
-            (_, Some((full, length))) => Ok((length, full.saturating_sub(length) / 2)),
-        }
+        transposed_axis(size, window, padding, extra)
     })
     .collect()
+}
+
+/// The length of an axis and where it begins in the full result.
+pub(crate) fn transposed_axis(
+    size: usize,
+    window: Window,
+    padding: Padding,
+    extra: Option<usize>,
+) -> std::result::Result<(usize, usize), String> {
+    let span = window.span()?;
+    let Some(steps) = size.checked_sub(1) else { return Err("an axis without cells has no windows".to_owned()) };
+    let lengths = || {
+        let steps = steps.checked_mul(window.stride)?;
+        let tail = match (padding, extra) {
+            (Padding::Valid, None) => span.max(window.stride),
+            (Padding::Valid, Some(extra)) => span.checked_add(extra)?,
+            (_, None) => window.stride,
+            (_, Some(extra)) => (span % 2).checked_add(extra)?,
+        };
+        Some((steps.checked_add(span)?, steps.checked_add(tail)?))
+    };
+    match (padding, lengths()) {
+        (Padding::Causal, _) => Err("a transposed convolution cannot be causal".to_owned()),
+        (_, None) => Err(format!("{window:?} over {size} cells is too large")),
+        (_, Some((_, 0))) => Err(format!("a transposed window of {span} leaves nothing of {size} cells")),
+        (_, Some((full, length))) => Ok((length, full.saturating_sub(length) / 2)),
+    }
 }
 
 /// The spatial sizes of a kernel and its last two axes.

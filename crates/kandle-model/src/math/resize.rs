@@ -73,8 +73,10 @@ pub(crate) fn resize(
     match interpolation {
         Interpolation::Nearest => Ok(xs),
         Interpolation::Bilinear if antialias => weigh(Kernel::Triangle),
-        Interpolation::Bilinear => between(&between(&xs, 2, width, centre)?, 1, height, centre),
-        Interpolation::BilinearOfCorners => between(&between(&xs, 2, width, corner)?, 1, height, corner),
+        Interpolation::Bilinear => between(&between(&xs, 2, width, Position::Centres)?, 1, height, Position::Centres),
+        Interpolation::BilinearOfCorners => {
+            between(&between(&xs, 2, width, Position::Corners)?, 1, height, Position::Corners)
+        }
         Interpolation::Bicubic if antialias => weigh(Kernel::KeysCubic),
         Interpolation::Bicubic => {
             let rows = weighted(&xs, 1, &cubic(from_height, height))?;
@@ -114,9 +116,36 @@ fn centre(index: usize, scale: f32) -> f32 {
     (index as f32 + 0.5) * scale - 0.5
 }
 
-/// The position in the source of the first corner of pixel `index`.
-fn corner(index: usize, scale: f32) -> f32 {
-    index as f32 * scale
+/// What of a pixel is at its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Its centre.
+    Centres,
+    /// Its first corner.
+    Corners,
+}
+
+/// Two pixels of an axis and how far between them another one is: `lower + (upper − lower) · fraction`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbours {
+    /// The one before.
+    pub lower: usize,
+    /// The one after, or the same.
+    pub upper: usize,
+    /// 0 at the lower one.
+    pub fraction: f32,
+}
+
+impl Neighbours {
+    /// Those of pixel `index` of `to`, in an axis of `from`, which has some.
+    #[must_use]
+    pub fn of(index: usize, from: usize, to: usize, position: Position) -> Self {
+        let at = match position {
+            Position::Centres => centre(index, scale(from, to)),
+            Position::Corners => index as f32 * scale(from, to),
+        };
+        Self { lower: bounded(at.floor(), from), upper: bounded(at.ceil(), from), fraction: at - at.floor() }
+    }
 }
 
 /// `at` as the number of a pixel, the first or last where it lies outside.
@@ -129,12 +158,12 @@ fn nearest(from: usize, to: usize) -> Vec<usize> {
 }
 
 /// Bilinear along one axis, in TensorFlow's form `lower + (upper − lower) · fraction`.
-fn between(xs: &Tensor, axis: usize, to: usize, place: fn(usize, f32) -> f32) -> Result<Tensor> {
+fn between(xs: &Tensor, axis: usize, to: usize, position: Position) -> Result<Tensor> {
     let from = xs.dim(axis)?;
-    let at: Vec<f32> = (0..to).map(|index| place(index, scale(from, to))).collect();
-    let lower = select(xs, axis, &at.iter().map(|at| bounded(at.floor(), from)).collect::<Vec<usize>>())?;
-    let upper = select(xs, axis, &at.iter().map(|at| bounded(at.ceil(), from)).collect::<Vec<usize>>())?;
-    let fraction = along(xs, axis, at.iter().map(|at| at - at.floor()).collect())?;
+    let at: Vec<Neighbours> = (0..to).map(|index| Neighbours::of(index, from, to, position)).collect();
+    let lower = select(xs, axis, &at.iter().map(|at| at.lower).collect::<Vec<usize>>())?;
+    let upper = select(xs, axis, &at.iter().map(|at| at.upper).collect::<Vec<usize>>())?;
+    let fraction = along(xs, axis, at.iter().map(|at| at.fraction).collect())?;
     &lower + (upper - &lower)?.broadcast_mul(&fraction)?
 }
 

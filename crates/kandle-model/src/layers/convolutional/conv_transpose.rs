@@ -16,9 +16,10 @@ use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::settings::{Both, Settings, keras_kernel};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Shape, Spec, Value, Weight,
     math::convolution::{transposed, transposed_lengths},
     plan::shape,
+    primitive::Transposed,
 };
 
 #[derive(Debug)]
@@ -85,5 +86,13 @@ impl<const AXES: usize> KerasLayer for ConvTranspose<AXES> {
 
     fn keeps_float32(&self, _: &[Dtype]) -> bool {
         self.settings.keeps_float32()
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let kernel = keras_kernel(lowered.weight(0)?)?.flatten_to(AXES)?.t()?.contiguous()?;
+        let output_padding = self.output_padding.clone();
+        self.settings.lowered(lowered, 1, |bias, windows, padding| {
+            vec![Primitive::Transposed(Transposed { kernel, bias, windows, padding, output_padding })]
+        })
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         cannot, one,
         spatial::{Image, from_channels_last, repeat, to_channels_last},
     },
-    math::resize::{Interpolation, resize},
+    math::resize::{Interpolation, Position, resize},
     numeric::{constant_like, storage},
 };
 
@@ -104,8 +104,15 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
     }
 
     fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
-        let nearest = self.interpolation == Interpolation::Nearest && !self.channels_first;
-        Ok(nearest.then(|| vec![Primitive::Repeat(self.size.clone())]))
+        let at = match self.interpolation {
+            _ if self.channels_first => return Ok(None),
+            Interpolation::Nearest => return Ok(Some(vec![Primitive::Repeat(self.size.clone())])),
+            Interpolation::Bilinear => Position::Centres,
+            Interpolation::BilinearOfCorners => Position::Corners,
+            _ => return Ok(None),
+        };
+        let times = self.size.as_slice().try_into().ok();
+        Ok(times.map(|times| vec![Primitive::Interpolate { times, at }]))
     }
 }
 
