@@ -9,7 +9,7 @@ pub use judge::{
     Judged, JudgedEngine, With, array, judge, judge_engine, load_recorded, numbers, open_recorded, value, verify,
     verify_file, verify_with,
 };
-pub use kandle_engine::{Compile, Compiled, Engine, Instruction, Options, View};
+pub use kandle_engine::{Compile, CompileFile, Compiled, Engine, Instruction, Options, View};
 pub use kandle_format::{
     Archive, Array as StoredArray, Arrays, Bytes, Container, Dtype, Error, ErrorKind, LayerConfig, Limits, ModelConfig,
     Problem, Result, json, nearest, shown,

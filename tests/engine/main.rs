@@ -1,5 +1,6 @@
 //! The engine against the model: recorded cases, random graphs, memory, threads and errors.
 
+mod files;
 mod graphs;
 mod made;
 mod passes;

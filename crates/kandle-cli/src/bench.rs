@@ -2,11 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use clap::ValueEnum;
 use kandle::parity::{Array, Case, Dtype, cases_of, compare};
-use kandle::{Compile as _, Engine, Options, Value, View};
+use kandle::{CompileFile as _, Engine, Model, Options, Plan, Value, View};
 use serde_json::json;
 
 use crate::{Failure, tensors, terminal};
@@ -70,6 +72,12 @@ enum With {
     Engine,
 }
 
+/// What is timed.
+enum Subject {
+    Model(Model),
+    Engine(Box<Engine>),
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
     if seconds.is_finite() && seconds > 0.0 { Ok(seconds) } else { Err("expected a number above 0".to_owned()) }
@@ -91,19 +99,22 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     let case = Case::open(folder)?;
     let file = file.as_ref().or(case.files.first()).ok_or("the case has no model file")?;
     let begun = Instant::now();
-    let model = kandle::load_recorded(&case, file)?.detached();
-    let engine = match args.with {
-        With::Model => None,
-        With::Engine => Some(model.compile(&Options::default().threads(args.threads.into()))?),
+    let archive = Arc::new(kandle::open_recorded(&case, file)?);
+    let subject = match args.with {
+        With::Model => Subject::Model(Model::from_archive(&archive, &Device::Cpu)?.0.detached()),
+        With::Engine => {
+            let plan = Plan::new(&archive.config()?).map_err(|error| error.in_file(archive.name()))?;
+            Subject::Engine(Box::new(plan.compile(&archive, &Options::default().threads(args.threads.into()))?))
+        }
     };
     let load = begun.elapsed();
     let arrays = with_rows(case.input_arrays(), args.batch)?;
     let inputs = arrays.iter().map(kandle::value).collect::<Result<Vec<_>, _>>()?;
 
     let begun = Instant::now();
-    let made = match &engine {
-        None => model.run(&inputs)?,
-        Some(engine) => engine.run(&inputs)?,
+    let made = match &subject {
+        Subject::Model(model) => model.run(&inputs)?,
+        Subject::Engine(engine) => engine.run(&inputs)?,
     };
     let first = begun.elapsed();
     let outputs = made.iter().map(kandle::array).collect::<Result<Vec<_>, _>>()?;
@@ -112,12 +123,12 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
         let named = outputs.iter().enumerate().map(|(number, array)| (format!("output_{number}"), array.clone()));
         tensors::write(path, &named.collect::<Vec<_>>())?;
     }
-    let timed = match &engine {
-        None => time(args.seconds, || model.run(&inputs).map(drop))?,
-        Some(engine) => time_engine(engine, &arrays, &inputs, &outputs, args.seconds)?,
+    let timed = match &subject {
+        Subject::Model(model) => time(args.seconds, || model.run(&inputs).map(drop))?,
+        Subject::Engine(engine) => time_engine(engine, &arrays, &inputs, &outputs, args.seconds)?,
     };
     let mut out = io::stdout().lock();
-    if let Some(engine) = &engine {
+    if let Subject::Engine(engine) = &subject {
         match engine.handed_over() {
             (0, _) if args.profile => write!(out, "{}", profile(engine, &inputs)?)?,
             (0, _) => {}

@@ -1,12 +1,12 @@
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
-use kandle_format::Dtype;
-use kandle_model::{Input, Model, Shape, Value};
+use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits};
+use kandle_model::{InFile, Input, Model, Plan, Shape, Value};
 
 use crate::{
     Compiled, Failure, Instruction,
@@ -62,13 +62,23 @@ impl Options {
 /// Where weights of the model change, compile it again: kernels hold theirs packed, layers without a kernel read the model's.
 /// Many threads may run it at once; each run has memory of its own.
 pub struct Engine {
+    /// The model; of a file, with the weights of those layers alone that it is called for.
     model: Model,
+    file: Option<File>,
     program: Option<Program>,
     threads: Threads,
     idle: Mutex<Vec<Workspace>>,
     handed_over: AtomicUsize,
     /// Why the last of them was.
     reason: Mutex<Option<String>>,
+}
+
+/// The file of an engine that was not made of a model, and all of that where it was asked for after all.
+#[derive(Debug)]
+struct File {
+    archive: Arc<Archive>,
+    plan: Arc<Plan>,
+    whole: OnceLock<Model>,
 }
 
 /// A tensor that is fed to an engine, row-major, where it lies.
@@ -138,22 +148,74 @@ impl Compile for Model {
     }
 }
 
+/// Plans that can be compiled on a file.
+pub trait CompileFile {
+    /// The engine of this plan on the weights of `archive`, without a [`Model`] and its variables in between: weights are read
+    /// layer by layer and packed. All are read, or it is an error.
+    ///
+    /// The file stays open, and has to stay as it is, for what the engine leaves to the model.
+    ///
+    /// # Errors
+    /// As [`Plan::load`], and where the system gives no threads.
+    fn compile(self, archive: &Arc<Archive>, options: &Options) -> kandle_format::Result<Engine>;
+}
+
+impl CompileFile for Plan {
+    fn compile(self, archive: &Arc<Archive>, options: &Options) -> kandle_format::Result<Engine> {
+        Engine::on_file(Arc::new(self), archive, options)
+    }
+}
+
 impl Engine {
+    /// Opens, plans and compiles the model at `path`, as [`CompileFile::compile`] does it.
+    ///
+    /// # Errors
+    /// As [`Archive::open`], [`Plan::new`] and [`CompileFile::compile`].
+    pub fn load(path: impl AsRef<Path>, options: &Options) -> kandle_format::Result<Self> {
+        let archive = Arc::new(Archive::open(path, &Limits::default())?);
+        let plan = Plan::new(&archive.config()?).map_err(|error| error.in_file(archive.name()))?;
+        plan.compile(&archive, options)
+    }
+
+    fn on_file(plan: Arc<Plan>, archive: &Arc<Archive>, options: &Options) -> kandle_format::Result<Self> {
+        let in_file = InFile::new(&plan, archive)?;
+        let failed = |error: candle_core::Error| {
+            Error::new(ErrorKind::Invalid, "", error.to_string()).in_file(archive.name()).caused_by(error)
+        };
+        let mut graph = Graph::of(&in_file.with_weights_of(&[])?, |step| in_file.primitives(step))?;
+        if let Some(graph) = &mut graph {
+            passes::apply(graph, options).map_err(failed)?;
+        }
+        let model = in_file.with_weights_of(&graph.as_ref().map(Graph::calls).unwrap_or_default())?;
+        let file = File { archive: Arc::clone(archive), plan: Arc::clone(&plan), whole: OnceLock::new() };
+        if graph.is_none() {
+            // There is nothing to compile: all weights are the model's.
+            let _ = file.whole.set(in_file.model()?.detached());
+        }
+        Self::of(model, Some(file), graph, options).map_err(failed)
+    }
+
     fn new(model: &Model, options: &Options) -> candle_core::Result<Self> {
         if !model.device().is_cpu() {
             return wrong!("an engine runs on the CPU: the model's weights are on {:?}", model.device().location());
         }
         let model = model.detached();
-        let program = match Graph::of(&model)? {
+        let mut graph = Graph::of(&model, |step| model.primitives(step))?;
+        if let Some(graph) = &mut graph {
+            passes::apply(graph, options)?;
+        }
+        Self::of(model, None, graph, options)
+    }
+
+    fn of(model: Model, file: Option<File>, graph: Option<Graph>, options: &Options) -> candle_core::Result<Self> {
+        let program = match graph {
+            Some(graph) => Program::new(graph, &model)?,
             None => None,
-            Some(mut graph) => {
-                passes::apply(&mut graph, options)?;
-                Program::new(&graph, &model)?
-            }
         };
         let threads = Threads::new(options.threads).map_err(candle_core::Error::wrap)?;
         Ok(Self {
             model,
+            file,
             program,
             threads,
             idle: Mutex::default(),
@@ -162,10 +224,23 @@ impl Engine {
         })
     }
 
-    /// The model it was made of.
+    /// The plan that it runs.
     #[must_use]
-    pub fn model(&self) -> &Model {
-        &self.model
+    pub fn plan(&self) -> &Plan {
+        self.model.plan()
+    }
+
+    /// The model that it gives the numbers of. That of an engine made of a file is read from there when it is first asked for.
+    ///
+    /// # Errors
+    /// As [`Plan::load`], where it is read.
+    pub fn model(&self) -> candle_core::Result<&Model> {
+        let Some(File { archive, plan, whole }) = &self.file else { return Ok(&self.model) };
+        if let Some(whole) = whole.get() {
+            return Ok(whole);
+        }
+        let model = InFile::new(plan, archive).and_then(|in_file| in_file.model()).map_err(candle_core::Error::wrap)?;
+        Ok(whole.get_or_init(|| model.detached()))
     }
 
     /// What became of the model.
@@ -199,10 +274,10 @@ impl Engine {
     pub fn profile(&self, inputs: &[Value]) -> candle_core::Result<Vec<Duration>> {
         let mut spent = Vec::new();
         let known = self.program.as_ref().filter(|_| inputs.len() == self.model.plan().inputs().len());
-        let Some(program) = known else { return self.model.run(inputs).map(|_| spent) };
+        let Some(program) = known else { return self.model()?.run(inputs).map(|_| spent) };
         match self.run_program(program, inputs, Some(&mut spent)) {
             Ok(_) => Ok(spent),
-            Err(_) => self.model.run(inputs).map(|_| Vec::new()),
+            Err(_) => self.model()?.run(inputs).map(|_| Vec::new()),
         }
     }
 
@@ -230,13 +305,13 @@ impl Engine {
     pub fn run(&self, inputs: &[Value]) -> candle_core::Result<Vec<Value>> {
         let masked = inputs.iter().any(|input| input.mask.is_some());
         let known = self.program.as_ref().filter(|_| !masked && inputs.len() == self.model.plan().inputs().len());
-        let Some(program) = known else { return self.model.run(inputs) };
+        let Some(program) = known else { return self.model()?.run(inputs) };
         match self.run_program(program, inputs, None) {
             Ok(outputs) => Ok(outputs),
             // The model says what is wrong, with the layer's name; or it knows what to do.
             Err(failure) => {
                 self.hand_over(&failure);
-                self.model.run(inputs)
+                self.model()?.run(inputs)
             }
         }
     }
@@ -314,7 +389,7 @@ impl Engine {
                     Ok(()) => return Ok(()),
                     Err(failure) => {
                         self.hand_over(&failure);
-                        self.model.run(&values()?)?
+                        self.model()?.run(&values()?)?
                     }
                 }
             }

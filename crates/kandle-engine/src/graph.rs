@@ -66,12 +66,15 @@ impl Graph {
         reads
     }
 
-    /// The nodes of `model`; none for one that is run as it is: with inputs that may be left out, or masks that hang on
+    /// The nodes of `model`, whose steps are those `primitives`; none for one that is run as it is: with inputs that may be left out, or masks that hang on
     /// several slots at once and are changed.
     ///
     /// # Errors
     /// What candle reports of the weights.
-    pub(crate) fn of(model: &Model) -> candle_core::Result<Option<Self>> {
+    pub(crate) fn of<E>(
+        model: &Model,
+        primitives: impl Fn(usize) -> Result<Option<Vec<Primitive>>, E>,
+    ) -> Result<Option<Self>, E> {
         let plan = model.plan();
         if plan.inputs().iter().any(|input| input.optional) {
             return Ok(None);
@@ -91,8 +94,7 @@ impl Graph {
             // A mask that the graph gives for all of a layer is read as one, and is no operand.
             let given = mask_given(step);
             let operands = step.inputs.len() - usize::from(given.is_some());
-            let chain =
-                model.primitives(number)?.filter(|chain| takes(chain, operands) && chain.iter().all(has_kernel));
+            let chain = primitives(number)?.filter(|chain| takes(chain, operands) && chain.iter().all(has_kernel));
             let chain = chain.filter(|chain| {
                 let merged = matches!(chain.as_slice(), [Primitive::Merge(how)] if *how != Merging::Multiply);
                 let plain = !masked && given.is_none();
@@ -186,6 +188,15 @@ impl Graph {
             Some(Some(first)) => shapes.all(|shape| shape == Some(first)),
             _ => false,
         }
+    }
+
+    /// The steps of the plan that the model is called for.
+    pub(crate) fn calls(&self) -> Vec<usize> {
+        let call = |node: &Node| match node.work {
+            Work::Call(step) => Some(step),
+            _ => None,
+        };
+        self.nodes.iter().filter_map(call).collect()
     }
 
     /// About how many numbers the kernels of all nodes hold.

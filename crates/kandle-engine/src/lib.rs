@@ -24,7 +24,7 @@ mod threads;
 use std::fmt;
 
 pub use compiled::{Compiled, Instruction};
-pub use engine::{Compile, Engine, Options, View};
+pub use engine::{Compile, CompileFile, Engine, Options, View};
 
 /// Why a program stopped. The caller then asks the model, which says it with the layer's name, or knows better.
 #[derive(Debug, Clone)]

@@ -108,14 +108,16 @@ pub(crate) enum Out<'a> {
 impl Step {
     /// The step of node `number`, with its outputs placed, and the bytes of its weights.
     fn of(
-        graph: &Graph,
+        graph: &mut Graph,
         number: usize,
         model: &Model,
         placing: &mut Placing<'_>,
         store: &mut Store,
     ) -> candle_core::Result<Option<(Self, usize)>> {
+        // What is packed need not be there any longer.
+        let work = std::mem::replace(&mut graph.nodes[number].work, Work::Mask);
         let node: &Node = &graph.nodes[number];
-        Ok(Some(match &node.work {
+        Ok(Some(match &work {
             Work::Primitive { primitive: Primitive::Reshape(axes), .. } => {
                 let (input, output) = (node.inputs[0], node.outputs[0]);
                 placing.view(input, output);
@@ -155,17 +157,18 @@ impl Program {
     ///
     /// # Errors
     /// What candle reports of the weights.
-    pub(crate) fn new(graph: &Graph, model: &Model) -> candle_core::Result<Option<Self>> {
-        let mut placing = Placing::new(graph, model);
+    pub(crate) fn new(mut graph: Graph, model: &Model) -> candle_core::Result<Option<Self>> {
+        let mut placing = Placing::new(&graph, model);
         let mut store = Store::new(graph.numbers());
         let (mut steps, mut names, mut spent) = (vec![], vec![], vec![]);
-        for (number, node) in graph.nodes.iter().enumerate() {
-            let Some((step, bytes)) = Step::of(graph, number, model, &mut placing, &mut store)? else {
-                return Ok(None);
-            };
+        for number in 0..graph.nodes.len() {
+            let name = shown(&graph.nodes[number], model);
+            let made = Step::of(&mut graph, number, model, &mut placing, &mut store)?;
+            let Some((step, bytes)) = made else { return Ok(None) };
+            let node = &graph.nodes[number];
             let mut layers = node.layers.clone();
             layers.dedup();
-            names.push((shown(node, model), layers, bytes));
+            names.push((name, layers, bytes));
             steps.push(step);
             spent.push(placing.spent_by(number, node));
             placing.give_back(number, node);
@@ -176,7 +179,7 @@ impl Program {
             spent,
             constants: model.plan().constants().to_vec(),
             inputs: model.plan().inputs().iter().map(|input| input.slot).collect(),
-            outputs: graph.outputs.clone(),
+            outputs: graph.outputs,
             masks: graph.masks,
             registers: placing.registers,
             ids: placing.ids,

@@ -76,7 +76,7 @@ pub(crate) struct Found<'a> {
 
 impl Found<'_> {
     /// The numbers in candle's layout and in the dtype candle stores them in.
-    fn read(&self, device: &Device) -> Result<Var> {
+    pub(crate) fn read(&self, device: &Device) -> Result<Var> {
         let bytes = self.source.bytes()?;
         let bytes = match self.weight.part {
             None => &*bytes,
@@ -118,6 +118,24 @@ impl Found<'_> {
         }
         let cast = var.as_detached_tensor().to_dtype(dtype).and_then(|tensor| Var::from_tensor(&tensor));
         cast.map_err(|error| self.candle_failed(error))
+    }
+
+    /// As [`read`](Self::read), but not moved: numbers lie as they do in the file, also where candle has other axes.
+    pub(crate) fn tensor(&self, device: &Device) -> Result<Tensor> {
+        let plain =
+            self.source.dtype()? == Dtype::Float32 && self.weight.dtype.is_none_or(|dtype| dtype == Dtype::Float32);
+        let axes: Vec<usize> = match (self.weight.layout, self.weight.shape.len()) {
+            (Layout::Transposed, 2) => vec![1, 0],
+            (Layout::ConvKernel, rank @ 2..) => [rank - 1, rank - 2].into_iter().chain(0..rank - 2).collect(),
+            _ => return self.read(device).map(|var| var.as_detached_tensor()),
+        };
+        if !plain || self.weight.part.is_some() {
+            return self.read(device).map(|var| var.as_detached_tensor());
+        }
+        let numbers = Layout::AsIs.read_in_candle_order(self.source.bytes()?.as_chunks().0, &[], f32::from_le_bytes);
+        let tensor =
+            Tensor::from_vec(numbers, self.weight.shape.as_slice(), device).and_then(|tensor| tensor.permute(axes));
+        tensor.map_err(|error| self.candle_failed(error))
     }
 
     fn var<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Var> {
@@ -263,13 +281,8 @@ fn load<'a, T>(
     archive: &'a Archive,
     store: impl FnOnce(&[Found<'a>]) -> Result<T>,
 ) -> Result<(T, LoadReport)> {
-    let in_file = |error: Error| error.in_file(archive.name());
-    if !archive.has_weights() {
-        let what = "an architecture without weights: open it together with the file of its weights";
-        return Err(in_file(Error::new(ErrorKind::Missing, "", what)));
-    }
-    let found = find(map, archive).map_err(in_file)?;
-    let stored = store(&found).map_err(in_file)?;
+    let found = find_all(map, archive)?;
+    let stored = store(&found).map_err(|error| error.in_file(archive.name()))?;
     let loaded = |found: &Found<'_>| LoadedWeight {
         name: found.name.clone(),
         shape: found.weight.candle_shape(),
@@ -285,6 +298,15 @@ fn load<'a, T>(
         kept: Vec::new(),
     };
     Ok((stored, report))
+}
+
+/// As [`find`], with the file's name in errors; also where it has no weights.
+pub(crate) fn find_all<'a>(map: &'a WeightMap, archive: &'a Archive) -> Result<Vec<Found<'a>>> {
+    if archive.has_weights() {
+        return find(map, archive).map_err(|error| error.in_file(archive.name()));
+    }
+    let what = "an architecture without weights: open it together with the file of its weights";
+    Err(Error::new(ErrorKind::Missing, "", what).in_file(archive.name()))
 }
 
 /// Finds and checks every weight of `map`.

@@ -86,7 +86,7 @@ impl Model {
     }
 
     /// The model that runs `plan` on `vars`.
-    pub(crate) fn new(plan: Plan, vars: &VarMap) -> Result<Self> {
+    pub(crate) fn of(plan: Arc<Plan>, vars: &VarMap) -> Result<Self> {
         let mut problems = Vec::new();
         let mut weights = Vec::new();
         for layer in plan.layers() {
@@ -104,7 +104,12 @@ impl Model {
             weights.push(tensors);
         }
         Error::check(problems)?;
-        Ok(Self { plan: Arc::new(plan), vars: vars.clone(), weights })
+        Ok(Self { plan, vars: vars.clone(), weights })
+    }
+
+    /// The model of `plan` with the weights of some of its layers, the others empty.
+    pub(crate) fn in_part(plan: Arc<Plan>, weights: Vec<Vec<Tensor>>) -> Self {
+        Self { plan, vars: VarMap::new(), weights }
     }
 
     /// The plan it runs.
@@ -214,26 +219,7 @@ impl Model {
     /// # Errors
     /// As [`KerasLayer::primitives`](crate::KerasLayer::primitives).
     pub fn primitives(&self, step: usize) -> candle_core::Result<Option<Vec<Primitive>>> {
-        let Some((step, planned)) = self.step(step) else { return Ok(None) };
-        let inputs: Vec<Spec> = step.inputs.iter().filter_map(|slot| self.plan.slot(*slot).cloned()).collect();
-        let outputs: Vec<&Spec> = step.outputs.iter().filter_map(|slot| self.plan.slot(*slot)).collect();
-        let float32 = |dtype: Dtype| dtype == Dtype::Float32;
-        let policy = &planned.policy;
-        let plain = planned.is_operation() || (float32(policy.compute) && float32(policy.variable));
-        let [output] = outputs.as_slice() else { return Ok(None) };
-        if !plain || policy.quantization.is_some() || !float32(output.dtype) || inputs.len() != step.inputs.len() {
-            return Ok(None);
-        }
-        let given = Given { arguments: &step.arguments, tensors: &inputs, policy };
-        let weights = self.prepared(step.layer)?;
-        let chain = planned.layer.primitives(Lowered { given, weights: &weights })?;
-        let of_ids = matches!(chain.as_deref(), Some([Primitive::Rows { .. }, ..]));
-        let of_mask = |number: &usize| {
-            let masks = ["mask", "attention_mask"].into_iter().filter_map(|name| step.arguments.get(name));
-            masks.flat_map(|argument| argument.tensors()).any(|tensor| tensor == Some(*number))
-        };
-        let operands = inputs.iter().enumerate().filter(|(number, _)| !of_mask(number));
-        Ok(chain.filter(|_| of_ids || operands.map(|(_, input)| input).all(|input| float32(input.dtype))))
+        primitives(&self.plan, step, |layer| self.prepared(layer))
     }
 
     /// Repeats step number `step` of the plan on other inputs, one for each of [`Step::inputs`](crate::Step::inputs).
@@ -285,8 +271,7 @@ impl Model {
     }
 
     fn step(&self, step: usize) -> Option<(&Step, &PlannedLayer)> {
-        let step = self.plan.steps().get(step)?;
-        Some((step, self.plan.layers().get(step.layer)?))
+        at(&self.plan, step)
     }
 
     fn run_and_record(&self, inputs: &[Option<Value>], trace: Option<&mut Trace>) -> candle_core::Result<Vec<Value>> {
@@ -300,14 +285,53 @@ impl Model {
         let (Some(planned), Some(tensors)) = (self.plan.layers().get(layer), self.weights.get(layer)) else {
             bail!("the plan has no layer {layer}")
         };
-        let declared = self.plan.weights_of(planned).map(|entry| entry.weights.as_slice()).unwrap_or_default();
-        let prepare = |(tensor, weight): (&Tensor, &Weight)| {
-            // A layer inside the layer has its own.
-            let compute = weight.compute.unwrap_or(planned.policy.compute);
-            prepared_weight(tensor, weight.autocast, &Policy { compute, ..planned.policy.clone() })
-        };
-        tensors.iter().zip(declared).map(prepare).collect()
+        prepared(&self.plan, planned, tensors)
     }
+}
+
+/// As [`Model::primitives`], with the weights of a layer from `weights`.
+pub(crate) fn primitives(
+    plan: &Plan,
+    step: usize,
+    weights: impl Fn(usize) -> candle_core::Result<Vec<Tensor>>,
+) -> candle_core::Result<Option<Vec<Primitive>>> {
+    let Some((step, planned)) = at(plan, step) else { return Ok(None) };
+    let inputs: Vec<Spec> = step.inputs.iter().filter_map(|slot| plan.slot(*slot).cloned()).collect();
+    let outputs: Vec<&Spec> = step.outputs.iter().filter_map(|slot| plan.slot(*slot)).collect();
+    let float32 = |dtype: Dtype| dtype == Dtype::Float32;
+    let policy = &planned.policy;
+    let plain = planned.is_operation() || (float32(policy.compute) && float32(policy.variable));
+    let [output] = outputs.as_slice() else { return Ok(None) };
+    if !plain || policy.quantization.is_some() || !float32(output.dtype) || inputs.len() != step.inputs.len() {
+        return Ok(None);
+    }
+    let given = Given { arguments: &step.arguments, tensors: &inputs, policy };
+    let weights = weights(step.layer)?;
+    let chain = planned.layer.primitives(Lowered { given, weights: &weights })?;
+    let of_ids = matches!(chain.as_deref(), Some([Primitive::Rows { .. }, ..]));
+    let of_mask = |number: &usize| {
+        let masks = ["mask", "attention_mask"].into_iter().filter_map(|name| step.arguments.get(name));
+        masks.flat_map(|argument| argument.tensors()).any(|tensor| tensor == Some(*number))
+    };
+    let operands = inputs.iter().enumerate().filter(|(number, _)| !of_mask(number));
+    Ok(chain.filter(|_| of_ids || operands.map(|(_, input)| input).all(|input| float32(input.dtype))))
+}
+
+/// The weights of a layer, `tensors`, as its calls get them.
+pub(crate) fn prepared(plan: &Plan, planned: &PlannedLayer, tensors: &[Tensor]) -> candle_core::Result<Vec<Tensor>> {
+    let declared = plan.weights_of(planned).map(|entry| entry.weights.as_slice()).unwrap_or_default();
+    let prepare = |(tensor, weight): (&Tensor, &Weight)| {
+        // A layer inside the layer has its own.
+        let compute = weight.compute.unwrap_or(planned.policy.compute);
+        prepared_weight(tensor, weight.autocast, &Policy { compute, ..planned.policy.clone() })
+    };
+    tensors.iter().zip(declared).map(prepare).collect()
+}
+
+/// A step of a plan, and the layer that it calls.
+fn at(plan: &Plan, step: usize) -> Option<(&Step, &PlannedLayer)> {
+    let step = plan.steps().get(step)?;
+    Some((step, plan.layers().get(step.layer)?))
 }
 
 /// What every input is given.

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::Device;
 use candle_nn::VarMap;
@@ -270,7 +270,7 @@ impl Plan {
     /// # Errors
     /// Every variable that is missing or of another shape or dtype, together.
     pub fn with(self, vars: &VarMap) -> Result<Model> {
-        Model::new(self, vars)
+        Model::of(Arc::new(self), vars)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Folds a factor and a summand for each channel (BatchNormalization, Rescaling) into the product or convolution before.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 use kandle_model::Primitive;
 
 use crate::graph::{Graph, Work};
@@ -70,9 +70,12 @@ fn folded(graph: &mut Graph, at: usize, scale: Option<&Tensor>, shift: Option<&T
         return Ok(false);
     }
     if let Some(scale) = &scale {
-        let dims = kernel.dims().to_vec();
-        *kernel =
-            kernel.reshape((kernel.elem_count() / channels.max(1), channels))?.broadcast_mul(scale)?.reshape(dims)?;
+        let (dims, mut numbers) = (kernel.dims().to_vec(), kernel.flatten_all()?.to_vec1::<f32>()?);
+        let factors = scale.to_vec1::<f32>()?;
+        for row in numbers.chunks_mut(channels.max(1)) {
+            row.iter_mut().zip(&factors).for_each(|(x, factor)| *x *= factor);
+        }
+        *kernel = Tensor::from_vec(numbers, dims, &Device::Cpu)?;
         *bias = bias.as_ref().map(|bias| bias * scale).transpose()?;
     }
     *bias = match (bias.take(), shift) {
