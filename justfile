@@ -32,10 +32,16 @@ record-declared *names:
 test-record:
     python reference_outputs/test_record.py
 
+# Counts the instructions of a run of some recorded cases, and says which have become more; `just count --write` keeps them.
+count *arguments:
+    cd benches && cargo build --release --bin count
+    python benches/count.py "$@"
+
 # Times recorded cases under kandle and other runtimes, side by side: `just bench cases/my_model/ordinary`. Python has to
 # have what benches/compare.py names at its top.
 bench +cases:
     cargo build --release --package kandle-cli
+    cd benches && cargo build --release --package kandle-bench-tract
     python benches/compare.py "$@"
 
 # The documentation, warnings denied.

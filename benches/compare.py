@@ -9,7 +9,8 @@
 CASE is the folder of a recorded case (`python reference_outputs/record.py my_model.keras --out cases/my_model` makes
 some). Each measurement is a process of its own, pinned to as many processors as it has threads; the runtimes take turns,
 round after round, so that a machine that slows down slows all of them. What a runtime gives is compared with the recorded
-outputs first. `--write` puts the table and the plot into docs/performance.md and docs/performance.svg.
+outputs first. tract runs on one thread, through the program of benches/tract (`cargo build --release -p
+kandle-bench-tract` in benches/). `--write` puts the tables and the plot into docs/performance.md and docs/performance.svg.
 """
 
 import argparse
@@ -22,7 +23,9 @@ import sys
 import tempfile
 import time
 
-RUNTIMES = ["kandle engine", "kandle model", "ONNX Runtime", "Keras on JAX", "tf.function", "model.predict"]
+RUNTIMES = ["kandle engine", "kandle model", "ONNX Runtime", "tract", "Keras on JAX", "tf.function", "model.predict"]
+LOADS = ("From the file to being ready to run, imports not counted (the engine compiles, ONNX Runtime and tract read the exported ONNX file, "
+         "the others load the .keras file and compile at the first call, which is not counted), and the most memory that the process held:")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -78,6 +81,30 @@ def exported(folder):
         return path, json.load(stream)
 
 
+def of_tract(folder, seconds):
+    """One measurement of tract, in a process of its own."""
+    import numpy as np
+    import onnx
+    case, _, outputs = read_case(folder)
+    path, order = exported(folder)
+    names = [entry.name for entry in onnx.load(path, load_external_data=False).graph.input]
+    # A single input may have another name there.
+    wanted = [order.index(name.split(":")[0]) for name in names] if len(names) > 1 else [0]
+    program = os.path.join(ROOT, "benches", "target", "release", "kandle-bench-tract")
+    command = [program, path, os.path.join(folder, "io.safetensors"), str(seconds), *(f"input_{i}" for i in wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr.strip().splitlines()[0])
+    made, parts, at = np.fromfile(path + ".out", dtype="float32"), [], 0
+    for keras in outputs:
+        parts.append(made[at:at + keras.size].reshape(keras.shape))
+        at += keras.size
+    check(case, parts, outputs)
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    print(json.dumps({**json.loads(done.stdout.splitlines()[-1]), "peak_rss_mb": peak, "version": "0.23.9"}))
+
+
 def without_erfc(path):
     """TensorFlow's gelu comes out with an operator that ONNX has not: 1 - Erf in its place."""
     import onnx
@@ -97,6 +124,8 @@ def without_erfc(path):
 
 def one(runtime, folder, threads, seconds):
     """Times one runtime in this process and prints what was found."""
+    if runtime == "tract":
+        return of_tract(folder, seconds)
     os.environ["KERAS_BACKEND"] = "jax" if runtime == "Keras on JAX" else "tensorflow"
     case, inputs, outputs = read_case(folder)
     import numpy as np
@@ -166,7 +195,7 @@ def measure(runtime, folder, threads, arguments):
     else:
         command = [sys.executable, os.path.abspath(__file__), "--one", runtime, folder, "--threads", str(threads), "--seconds", str(arguments.seconds)]
     command = ["taskset", "-c", ",".join(map(str, processors)), *command]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return None, (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
     return json.loads(done.stdout.strip().splitlines()[-1]), None
@@ -187,6 +216,22 @@ def table(rows):
         others = [found[r]["median_ms"] for r in RUNTIMES[2:] if r in found]
         ratio = f"{min(others) / found['kandle engine']['median_ms']:.2f}" if others and "kandle engine" in found else ""
         lines.append(f"| {name(folder)} | {threads} | " + " | ".join(cells) + f" | {ratio} |")
+    return "\n".join(lines)
+
+
+def loads(rows):
+    """From the file to being ready, and the most memory of the process, with the first number of threads of each case."""
+    names = [runtime for runtime in RUNTIMES if runtime not in ("kandle model", "model.predict")]
+    lines = ["| case | " + " | ".join(f"{name}, ms" for name in names) + " | " + " | ".join(f"{name}, MB" for name in names) + " |",
+             "|---" * (2 * len(names) + 1) + "|"]
+    seen = set()
+    for (folder, _), found in rows.items():
+        if folder in seen:
+            continue
+        seen.add(folder)
+        ms = [number(found[r]["load_s"] * 1e3) if r in found else "" for r in names]
+        mb = [f"{found[r]['peak_rss_mb']:.0f}" if r in found else "" for r in names]
+        lines.append(f"| {name(folder)} | " + " | ".join(ms + mb) + " |")
     return "\n".join(lines)
 
 
@@ -238,7 +283,8 @@ def main():
             found, failed = {}, {}
             for _ in range(arguments.rounds):
                 for runtime in arguments.runtimes:
-                    if runtime in failed or (runtime == "kandle model" and threads != arguments.threads[0]):
+                    once = runtime in ("kandle model", "tract") and threads != arguments.threads[0]
+                    if runtime in failed or once:
                         continue
                     row, failed_for = measure(runtime, folder, threads, arguments)
                     if row is None:
@@ -248,7 +294,7 @@ def main():
                         found.setdefault(runtime, []).append(row)
             rows[folder, threads] = {r: {**of[0], "median_ms": statistics.median(row["median_ms"] for row in of)} for r, of in found.items()}
             print(table({(folder, threads): rows[folder, threads]}).splitlines()[-1], flush=True)
-    text = conditions(arguments, rows) + "\n\n" + table(rows)
+    text = conditions(arguments, rows) + "\n\n" + table(rows) + "\n\n" + LOADS + "\n\n" + loads(rows)
     print("\n" + text)
     if arguments.write:
         page = os.path.join(ROOT, "docs", "performance.md")
