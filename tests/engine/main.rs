@@ -124,6 +124,62 @@ fn a_dilation_far_beyond_the_image_asks_for_no_memory() {
 }
 
 #[test]
+fn a_large_batch_gives_what_its_rows_give() {
+    use made::{Generator, input, layer, model};
+    use serde_json::json;
+
+    // Large enough to be run in parts, and by several threads.
+    let conv = json!({"filters": 24, "kernel_size": [3, 3], "padding": "same", "activation": "relu"});
+    let images = vec![
+        input("x", json!([null, 64, 64, 5]), "float32"),
+        layer("Conv2D", "conv", conv, &["x"]),
+        layer("MaxPooling2D", "pool", json!({"pool_size": [2, 2]}), &["conv"]),
+        layer("GlobalAveragePooling2D", "mean", json!({}), &["pool"]),
+        layer("Dense", "last", json!({"units": 7, "activation": "softmax"}), &["mean"]),
+    ];
+    let attention = json!({"num_heads": 2, "key_dim": 8});
+    let sequences = vec![
+        input("x", json!([null, 200, 40]), "float32"),
+        layer("LSTM", "lstm", json!({"units": 32, "return_sequences": true}), &["x"]),
+        layer("MultiHeadAttention", "attention", attention, &["lstm", "lstm"]),
+        layer("Add", "last", json!({}), &["lstm", "attention"]),
+    ];
+    for (layers, outputs, shape) in
+        [(images, vec!["last", "mean"], vec![11, 64, 64, 5]), (sequences, vec!["last", "lstm"], vec![30, 200, 40])]
+    {
+        let model = model(layers, &["x"], &outputs, 5);
+        let input = Value::new(Generator::new(9).tensor(&shape), Dtype::Float32);
+        let whole = model.run(std::slice::from_ref(&input)).unwrap();
+        let alone = engine(&model);
+        for threads in [1, 2, 3] {
+            let engine = model.compile(&Options::default().threads(threads)).unwrap();
+            let ours = engine.run(std::slice::from_ref(&input)).unwrap();
+            let again: Vec<Vec<f32>> = {
+                let flat = numbers(&input);
+                let mut outs: Vec<Vec<f32>> = ours.iter().map(|value| vec![f32::NAN; numbers(value).len()]).collect();
+                let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+                engine.run_into(&[View::f32(&shape, &flat)], &mut slices).unwrap();
+                outs
+            };
+            for (number, ours) in ours.iter().enumerate() {
+                assert!(graphs::difference(ours, &whole[number]) <= 1e-5, "{threads} threads");
+                assert_eq!(numbers(ours), again[number]);
+            }
+            for row in 0..shape[0] {
+                let one = Value::new(input.tensor.narrow(0, row, 1).unwrap(), Dtype::Float32);
+                for (ours, alone) in ours.iter().zip(alone.run(&[one]).unwrap()) {
+                    let of_row = ours.tensor.narrow(0, row, 1).unwrap().flatten_all().unwrap();
+                    assert_eq!(of_row.to_vec1::<f32>().unwrap(), numbers(&alone), "row {row}, {threads} threads");
+                }
+            }
+            assert_eq!(engine.handed_over(), (0, None));
+            // The whole batch of images would take 6 MB.
+            assert!(shape.len() == 3 || engine.kept_bytes() < threads * 2_500_000, "{} bytes", engine.kept_bytes());
+        }
+    }
+}
+
+#[test]
 fn many_threads_run_one_engine_at_once() {
     let model = example3();
     for threads in [1, 2] {

@@ -55,6 +55,14 @@ impl Dims {
         self
     }
 
+    /// The same with `size` as the first axis.
+    pub(crate) fn with_first(mut self, size: usize) -> Self {
+        if let Some(first) = self.sizes.get_mut(..self.rank).and_then(<[usize]>::first_mut) {
+            *first = size;
+        }
+        self
+    }
+
     /// The same with one axis more behind.
     ///
     /// # Errors

@@ -66,6 +66,8 @@ pub(crate) struct Program {
     registers: usize,
     ids: usize,
     masks: usize,
+    /// Bytes of weights that every run reads, where each row of the batch is computed of itself alone.
+    by_rows: Option<usize>,
 }
 
 /// Memory that is kept from run to run.
@@ -77,6 +79,21 @@ pub(crate) struct Workspace {
     values: Vec<Option<Value>>,
     masks: Vec<Mask>,
     scratch: Scratch,
+    /// The shapes of the inputs that were measured last, and what they took.
+    measured: Measured,
+}
+
+/// What the tensors of a run take.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Measured {
+    /// The shapes of the inputs.
+    inputs: Vec<Dims>,
+    /// Those of the outputs.
+    pub(crate) outputs: Vec<Dims>,
+    /// The bytes of all that the largest step reads and writes.
+    pub(crate) most: usize,
+    /// Those of all steps.
+    pub(crate) all: usize,
 }
 
 #[derive(Debug, Default)]
@@ -173,7 +190,19 @@ impl Program {
             spent.push(placing.spent_by(number, node));
             placing.give_back(number, node);
         }
+        let apart = |step: &Step| match step {
+            Step::Kernel { kernel, .. } => kernel.keeps_rows_apart(),
+            Step::View { .. } | Step::Mask { .. } => true,
+            Step::Call { .. } => false,
+        };
+        // A constant has no rows of the batch, and masks of outputs would have to be put together.
+        let plain = model.plan().constants().is_empty() && graph.outputs.iter().all(|(_, mask)| mask.is_none());
+        let read = |step: &Step| match step {
+            Step::Kernel { kernel, .. } => kernel.bytes_read(),
+            _ => 0,
+        };
         Ok(Some(Self {
+            by_rows: (plain && steps.iter().all(apart)).then(|| steps.iter().map(read).sum()),
             steps,
             shown: names,
             spent,
@@ -202,6 +231,7 @@ impl Program {
             values: vec![None; self.places.len()],
             masks: (0..self.masks).map(|_| Mask::Absent).collect(),
             scratch: Scratch::default(),
+            measured: Default::default(),
         };
         for (slot, value) in &self.constants {
             if let Place::Register(register) = self.places[*slot] {
@@ -217,6 +247,45 @@ impl Program {
             workspace.values[*slot] = Some(value.clone());
         }
         Ok(workspace)
+    }
+
+    /// Bytes of weights that every run reads, where the rows of a batch may be run apart from each other.
+    pub(crate) fn runs_by_rows(&self) -> Option<usize> {
+        self.by_rows
+    }
+
+    /// What the tensors of a run on inputs of these shapes take.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub(crate) fn measure<'a>(&self, workspace: &'a mut Workspace, inputs: &[Dims]) -> Result<&'a Measured, Failure> {
+        if workspace.measured.inputs == inputs {
+            return Ok(&workspace.measured);
+        }
+        for (slot, dims) in self.inputs.iter().zip(inputs) {
+            workspace.dims[*slot] = *dims;
+        }
+        let mut found = Measured::default();
+        for step in &self.steps {
+            match step {
+                Step::Kernel { kernel, inputs, output, .. } => {
+                    let dims: Vec<Dims> = inputs.iter().map(|slot| workspace.dims[*slot]).collect();
+                    let made = kernel.dims(&dims)?;
+                    workspace.dims[*output] = made;
+                    let numbers = dims.iter().map(|dims| dims.count()).sum::<usize>() + made.count();
+                    found.most = found.most.max(numbers * size_of::<f32>());
+                    found.all += numbers * size_of::<f32>();
+                }
+                Step::View { input, output, axes } => {
+                    workspace.dims[*output] = viewed(workspace.dims[*input], axes)?;
+                }
+                Step::Mask { .. } | Step::Call { .. } => {}
+            }
+        }
+        found.inputs = inputs.to_vec();
+        found.outputs = self.outputs.iter().map(|(slot, _)| workspace.dims[*slot]).collect();
+        workspace.measured = found;
+        Ok(&workspace.measured)
     }
 
     /// Runs on what is fed, one for each input, and fills `outs`, one for each output.

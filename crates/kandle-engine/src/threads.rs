@@ -66,6 +66,22 @@ impl Threads {
         });
     }
 
+    /// Runs all of them at once, the first on the caller's thread.
+    pub(crate) fn each<W: FnOnce() + Send>(&self, works: impl IntoIterator<Item = W>) {
+        let mut works = works.into_iter();
+        let Some(first) = works.next() else { return };
+        match &self.others {
+            Some(others) => others.in_place_scope(|scope| {
+                works.for_each(|work| scope.spawn(move |_| work()));
+                first();
+            }),
+            None => {
+                first();
+                works.for_each(|work| work());
+            }
+        }
+    }
+
     /// Runs both, at once where that is worth it for `operations` together.
     pub(crate) fn both(&self, operations: usize, one: impl FnOnce() + Send, other: impl FnOnce() + Send) {
         match self.others.as_ref().filter(|_| operations > ENOUGH) {

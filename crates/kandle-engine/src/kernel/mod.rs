@@ -37,6 +37,15 @@ impl<'a> Data<'a> {
         }
     }
 
+    /// Numbers `range`.
+    pub(crate) fn part(self, range: std::ops::Range<usize>) -> Option<Self> {
+        match self {
+            Self::F32(numbers) => numbers.get(range).map(Self::F32),
+            Self::I32(numbers) => numbers.get(range).map(Self::I32),
+            Self::I64(numbers) => numbers.get(range).map(Self::I64),
+        }
+    }
+
     pub(crate) fn len(self) -> usize {
         match self {
             Self::F32(numbers) => numbers.len(),
@@ -51,6 +60,16 @@ impl<'a> Data<'a> {
 pub(crate) struct Operand<'a> {
     pub(crate) dims: Dims,
     pub(crate) data: Data<'a>,
+}
+
+impl Operand<'_> {
+    /// Rows `range` of the batch.
+    pub(crate) fn rows(self, range: &std::ops::Range<usize>) -> Option<Self> {
+        let batch = *self.dims.as_slice().first()?;
+        let row = self.dims.count().checked_div(batch)?;
+        let data = self.data.part(range.start * row..range.end * row)?;
+        Some(Self { dims: self.dims.with_first(range.len()), data })
+    }
 }
 
 /// A mask `(batch, time)`, 1 where the step counts.
@@ -167,6 +186,16 @@ pub(crate) trait Kernel: Debug + Send + Sync {
     /// The memory of its weights.
     fn bytes(&self) -> usize {
         0
+    }
+
+    /// Of these the bytes that every run reads.
+    fn bytes_read(&self) -> usize {
+        self.bytes()
+    }
+
+    /// Whether each row of the batch comes of the same row of every input alone.
+    fn keeps_rows_apart(&self) -> bool {
+        true
     }
 }
 

@@ -18,6 +18,10 @@ fn inner(dims: Dims, axis: usize) -> usize {
 }
 
 impl Kernel for Join {
+    fn keeps_rows_apart(&self) -> bool {
+        self.axis > 0
+    }
+
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         let first = super::only(inputs)?;
         let wrong = || Failure::unforeseen("operands that cannot be joined");
@@ -58,6 +62,10 @@ pub(crate) struct Permute {
 }
 
 impl Kernel for Permute {
+    fn keeps_rows_apart(&self) -> bool {
+        self.order.first() == Some(&0)
+    }
+
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         let dims = super::only(inputs)?;
         let sizes = self.order.iter().map(|axis| dims.as_slice().get(*axis).copied()).collect::<Option<Vec<_>>>();
@@ -115,6 +123,10 @@ pub(crate) struct Margins {
 }
 
 impl Kernel for Margins {
+    fn keeps_rows_apart(&self) -> bool {
+        self.margins.first() == Some(&(0, 0))
+    }
+
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         let dims = super::only(inputs)?;
         if dims.rank() != self.margins.len() {

@@ -93,6 +93,32 @@ fn put<I: Isa>(isa: I, x: I::F32, numbers: &mut [f32]) {
     unsafe { ops.store_ptr_mask(x, numbers.as_mut_ptr(), mask) };
 }
 
+/// Softmax of rows of a few numbers, of which a vector takes several. Whether every sum was a number.
+#[inline(always)]
+fn short<I: Isa>(isa: I, rows: &mut [f32], width: usize) -> bool {
+    let ops = isa.f32();
+    for row in rows.chunks_exact_mut(width) {
+        let largest = row.iter().fold(f32::NEG_INFINITY, |largest, x| if *x > largest { *x } else { largest });
+        row.iter_mut().for_each(|x| *x -= largest);
+    }
+    let mut vectors = rows.chunks_exact_mut(ops.len());
+    for vector in &mut vectors {
+        ops.store(Exp {}.eval(isa, ops.load(vector)), vector);
+    }
+    let rest = vectors.into_remainder();
+    if !rest.is_empty() {
+        put(isa, Exp {}.eval(isa, ops.load_pad(rest).0), rest);
+    }
+    let mut all = true;
+    for row in rows.chunks_exact_mut(width) {
+        let sum: f32 = row.iter().sum();
+        all &= sum.is_finite();
+        let share = 1.0 / sum;
+        row.iter_mut().for_each(|x| *x *= share);
+    }
+    all
+}
+
 struct NormalizeRows<'a> {
     kernel: &'a Normalize,
     from: Option<&'a [f32]>,
@@ -205,6 +231,9 @@ impl SimdOp for SoftmaxRows<'_> {
     fn eval<I: Isa>(self, isa: I) -> bool {
         let mut all = true;
         let ops = isa.f32();
+        if self.width <= ops.len() / 2 {
+            return short(isa, self.out, self.width);
+        }
         if self.width <= ops.len() {
             // A row of one vector.
             for out in self.out.chunks_exact_mut(self.width) {

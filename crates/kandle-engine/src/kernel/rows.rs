@@ -71,4 +71,8 @@ impl Kernel for Rows {
     fn bytes(&self) -> usize {
         self.table.len() * size_of::<f32>()
     }
+
+    fn bytes_read(&self) -> usize {
+        0
+    }
 }
