@@ -25,6 +25,7 @@ use crate::{
         rows::Rows,
         tile::PANEL_COLUMNS,
         transposed::Transposed,
+        with_numbers,
     },
     memory::Store,
 };
@@ -44,12 +45,13 @@ pub(crate) fn kernel_of(
         Primitive::Rows { table, from_the_end } => {
             let (vocabulary, features) = table.dims2()?;
             let mut kept = store.zeros(vocabulary * features);
-            kept.copy_from_slice(&numbers(table)?);
+            with_numbers(table, |numbers| kept.copy_from_slice(numbers))?;
             Box::new(Rows { table: kept, features, vocabulary, from_the_end: *from_the_end })
         }
         Primitive::Product { kernel, bias } => {
             let (features, units) = kernel.dims2()?;
-            let product = Product::new(store, &numbers(kernel)?, features, units, optional(bias)?);
+            let bias = optional(bias)?;
+            let product = with_numbers(kernel, |kernel| Product::new(store, kernel, features, units, bias))?;
             Box::new(Product { adds, map, ..product })
         }
         Primitive::Convolution(convolution) => {
@@ -58,18 +60,19 @@ pub(crate) fn kernel_of(
                 [.., inner, filters] => (*inner, *filters),
                 _ => return Ok(None),
             };
-            let (kernel, bias) = (numbers(&convolution.kernel)?, optional(&convolution.bias)?);
+            let (kernel, bias) = (&convolution.kernel, optional(&convolution.bias)?);
             let (windows, placed) =
                 (convolution.windows.clone(), placed(convolution.padding, convolution.margins.as_ref()));
             if convolution.depthwise {
                 let bias = bias.unwrap_or_else(|| vec![0.0; inner]);
-                Box::new(Depthwise { kernel, channels: inner, bias, windows, placed, map })
+                Box::new(Depthwise { kernel: numbers(kernel)?, channels: inner, bias, windows, placed, map })
             } else if convolution.is_by_row() {
-                let product = Product::new(store, &kernel, inner, filters, bias);
+                let product = with_numbers(kernel, |kernel| Product::new(store, kernel, inner, filters, bias))?;
                 Box::new(Product { adds, map, ..product })
             } else {
+                let sizes = (inner, filters, convolution.groups);
                 let made =
-                    Convolution::new(store, (&kernel, bias), (inner, filters, convolution.groups), (windows, placed));
+                    with_numbers(kernel, |kernel| Convolution::new(store, (kernel, bias), sizes, (windows, placed)))?;
                 Box::new(Convolution { adds, map, ..made })
             }
         }

@@ -2,7 +2,7 @@ use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
-use std::{ops::Range, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits};
@@ -17,6 +17,8 @@ use crate::{
     program::{Feed, Out, Program, Workspace},
     threads::Threads,
 };
+
+mod parts;
 
 /// An error in words. Not through `bail!`, which may add a backtrace to them.
 macro_rules! wrong {
@@ -83,24 +85,6 @@ struct File {
 
 /// Inputs, or outputs, as many as are kept track of without asking for memory.
 const FEW: usize = 4;
-/// The most bytes that a step of a part of a batch reads and writes, if it can be helped: they stay in a second-level cache.
-const IN_CACHE: usize = 1 << 20;
-/// Up to so many bytes of weights are read again for each part for that.
-const READ_AGAIN: usize = 1 << 20;
-/// Bytes that are read and written, weights once for each row, from which on it pays to wake other threads.
-const WORTH_A_THREAD: usize = 4 << 20;
-
-/// The parts in which a batch is run, rows of their own each.
-struct Parts {
-    batch: usize,
-    /// Rows of a part.
-    rows: usize,
-    /// Threads that run parts at once, each on memory of its own.
-    threads: usize,
-    /// The shapes of the outputs of all.
-    outputs: [Dims; FEW],
-}
-
 /// A tensor that is fed to an engine, row-major, where it lies.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -362,23 +346,23 @@ impl Engine {
             feeds.push(Feed { operand, value: Some(value), dtype: value.dtype });
         }
         let operands: Option<Vec<Operand<'_>>> = feeds.iter().map(|feed| feed.operand).collect();
-        if spent.is_none()
-            && let Some(operands) = operands
-            && let Some(parts) = self.parts(program, &operands)
-        {
-            let dims = &parts.outputs[..self.model.plan().outputs().len()];
-            let mut made: Vec<Vec<f32>> = dims.iter().map(|dims| vec![0.0; dims.count()]).collect();
-            let mut outs: Vec<&mut [f32]> = made.iter_mut().map(Vec::as_mut_slice).collect();
-            self.run_parts(program, &operands, &mut outs, &parts)?;
-            let value = |(numbers, dims): (Vec<f32>, &Dims)| {
-                let tensor = Tensor::from_vec(numbers, dims.as_slice(), &Device::Cpu)?;
-                Ok(Value::new(tensor, Dtype::Float32))
-            };
-            return made.into_iter().zip(dims).map(value).collect();
-        }
         let outputs = self.model.plan().outputs().len();
         let mut outs: Vec<Out<'_>> = (0..outputs).map(|_| Out::Made(Vec::new(), Dims::default())).collect();
         self.on_kept_memory(program, |workspace| {
+            if spent.is_none()
+                && let Some(operands) = operands
+                && let Some(parts) = self.parts(program, workspace, &operands)
+            {
+                let dims = &parts.outputs[..outputs];
+                let mut made: Vec<Vec<f32>> = dims.iter().map(|dims| vec![0.0; dims.count()]).collect();
+                let mut outs: Vec<&mut [f32]> = made.iter_mut().map(Vec::as_mut_slice).collect();
+                self.run_parts(program, workspace, &operands, &mut outs, &parts)?;
+                let value = |(numbers, dims): (Vec<f32>, &Dims)| {
+                    let tensor = Tensor::from_vec(numbers, dims.as_slice(), &Device::Cpu)?;
+                    Ok(Value::new(tensor, Dtype::Float32))
+                };
+                return made.into_iter().zip(dims).map(value).collect();
+            }
             program.run(&self.model, &self.threads, workspace, &feeds, &mut outs, spent)?;
             outs.drain(..)
                 .enumerate()
@@ -448,140 +432,26 @@ impl Engine {
         Ok(())
     }
 
-    /// In which parts a run on these inputs is done, if it is worth parts.
-    fn parts(&self, program: &Program, operands: &[Operand<'_>]) -> Option<Parts> {
-        let read = program.runs_by_rows().filter(|_| operands.len() <= FEW)?;
-        let batch = *operands.first()?.dims.as_slice().first()?;
-        if batch < 2 || operands.iter().any(|operand| operand.dims.as_slice().first() != Some(&batch)) {
-            return None;
-        }
-        let mut dims = [Dims::default(); FEW];
-        dims.iter_mut().zip(operands).for_each(|(dims, operand)| *dims = operand.dims);
-        let threads = self.threads.count();
-        let found = self.on_kept_memory(program, |workspace| {
-            let measured = program.measure(workspace, &dims[..operands.len()])?;
-            let mut outputs = [Dims::default(); FEW];
-            let by_rows = measured.outputs.iter().all(|dims| dims.as_slice().first() == Some(&batch));
-            if !by_rows || measured.outputs.len() > FEW {
-                return Ok(None);
-            }
-            outputs.iter_mut().zip(&measured.outputs).for_each(|(to, dims)| *to = *dims);
-            let in_cache = match read <= READ_AGAIN && measured.most > IN_CACHE {
-                true => (batch * IN_CACHE / measured.most).max(1),
-                false => batch,
-            };
-            let worth = batch >= threads && measured.all + batch.saturating_mul(read) >= WORTH_A_THREAD;
-            let threads = if worth { threads } else { 1 };
-            let rows = in_cache.min(batch.div_ceil(threads));
-            let count = batch.div_ceil(rows).next_multiple_of(threads).min(batch);
-            let rows = batch.div_ceil(count);
-            Ok((rows < batch).then_some(Parts { batch, rows, threads, outputs }))
-        });
-        // What is wrong with the shapes shows in the run.
-        found.ok().flatten()
-    }
-
-    /// Runs the parts, each on as many rows of the inputs and into those of `outs`.
-    fn run_parts(
-        &self,
-        program: &Program,
-        operands: &[Operand<'_>],
-        outs: &mut [&mut [f32]],
-        parts: &Parts,
-    ) -> Result<(), Failure> {
-        let Parts { batch, rows, threads, outputs } = *parts;
-        let (mut rest, count): ([&mut [f32]; FEW], usize) = (Default::default(), outs.len());
-        for ((rest, out), dims) in rest.iter_mut().zip(outs.iter_mut()).zip(outputs) {
-            if out.len() != dims.count() {
-                return Err(Failure::unforeseen("an output of another size"));
-            }
-            *rest = out;
-        }
-        if threads == 1 {
-            return self.run_rows(program, operands, 0..batch, rows, &mut rest[..count]);
-        }
-        let wrong = Mutex::new(None);
-        let of_thread = batch.div_ceil(rows).div_ceil(threads) * rows;
-        let works = (0..batch).step_by(of_thread).map(|from| {
-            let range = from..(from + of_thread).min(batch);
-            let mut own: [&mut [f32]; FEW] = Default::default();
-            for ((own, rest), dims) in own.iter_mut().zip(&mut rest).zip(outputs) {
-                let row = dims.count() / batch;
-                (*own, *rest) = std::mem::take(rest).split_at_mut(range.len() * row);
-            }
-            let wrong = &wrong;
-            move || {
-                let done = self.run_rows(program, operands, range, rows, &mut own[..count]);
-                if let Err(failure) = done {
-                    *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-                }
-            }
-        });
-        self.threads.each(works);
-        wrong.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-
-    /// Runs some rows of a batch, so many at a time. `outs` are of these rows alone.
-    fn run_rows(
-        &self,
-        program: &Program,
-        operands: &[Operand<'_>],
-        range: Range<usize>,
-        rows: usize,
-        outs: &mut [&mut [f32]],
-    ) -> Result<(), Failure> {
-        let (alone, count) = (Threads::default(), outs.len());
-        self.on_kept_memory(program, |workspace| {
-            for from in range.clone().step_by(rows) {
-                let part = from..(from + rows).min(range.end);
-                let none = || Feed { operand: None, value: None, dtype: Dtype::Float32 };
-                let mut feeds: [Feed<'_>; FEW] = std::array::from_fn(|_| none());
-                for (feed, operand) in feeds.iter_mut().zip(operands) {
-                    feed.operand = operand.rows(&part);
-                }
-                let mut parts: [Out<'_>; FEW] = std::array::from_fn(|_| Out::Into(&mut []));
-                for (part_of, out) in parts.iter_mut().zip(outs.iter_mut()) {
-                    let row = out.len() / range.len().max(1);
-                    *part_of = Out::Into(&mut out[(part.start - range.start) * row..(part.end - range.start) * row]);
-                }
-                let (feeds, parts) = (&feeds[..operands.len()], &mut parts[..count]);
-                program.run(&self.model, &alone, workspace, feeds, parts, None)?;
-            }
-            Ok(())
-        })
-    }
-
     fn run_views(&self, program: &Program, views: &[View<'_>], outputs: &mut [&mut [f32]]) -> Result<(), Failure> {
-        if views.len() <= FEW && outputs.len() <= FEW && program.runs_by_rows().is_some() {
-            let mut operands = [Operand { dims: Dims::default(), data: Data::F32(&[]) }; FEW];
-            for (operand, view) in operands.iter_mut().zip(views) {
-                *operand = Operand { dims: Dims::new(view.shape)?, data: view.data };
-            }
-            let operands = &operands[..views.len()];
-            if let Some(parts) = self.parts(program, operands) {
-                return self.run_parts(program, operands, outputs, &parts);
-            }
-        }
-        let none = || Feed { operand: None, value: None, dtype: Dtype::Float32 };
-        let (mut few, mut outs): ([Feed<'_>; FEW], [Out<'_>; FEW]) =
-            (std::array::from_fn(|_| none()), std::array::from_fn(|_| Out::Into(&mut [])));
         self.on_kept_memory(program, |workspace| {
             if views.len() <= FEW && outputs.len() <= FEW {
-                for (place, view) in few.iter_mut().zip(views) {
-                    *place = view.feed()?;
+                let mut operands = [Operand { dims: Dims::default(), data: Data::F32(&[]) }; FEW];
+                for (operand, view) in operands.iter_mut().zip(views) {
+                    *operand = Operand { dims: Dims::new(view.shape)?, data: view.data };
                 }
-                let count = outputs.len();
+                if let Some(parts) = self.parts(program, workspace, &operands[..views.len()]) {
+                    return self.run_parts(program, workspace, &operands[..views.len()], outputs, &parts);
+                }
+                let mut feeds: [Feed<'_>; FEW] = std::array::from_fn(|_| Feed::default());
+                for (feed, view) in feeds.iter_mut().zip(views) {
+                    *feed = view.feed()?;
+                }
+                let (count, mut outs) = (outputs.len(), std::array::from_fn::<Out<'_>, FEW, _>(|_| Out::Into(&mut [])));
                 for (place, out) in outs.iter_mut().zip(outputs) {
                     *place = Out::Into(out);
                 }
-                return program.run(
-                    &self.model,
-                    &self.threads,
-                    workspace,
-                    &few[..views.len()],
-                    &mut outs[..count],
-                    None,
-                );
+                let (feeds, outs) = (&feeds[..views.len()], &mut outs[..count]);
+                return program.run(&self.model, &self.threads, workspace, feeds, outs, None);
             }
             let feeds = views.iter().map(View::feed).collect::<Result<Vec<_>, _>>()?;
             let mut outs: Vec<Out<'_>> = outputs.iter_mut().map(|out| Out::Into(out)).collect();

@@ -112,6 +112,13 @@ pub(crate) struct Feed<'a> {
     pub(crate) dtype: Dtype,
 }
 
+impl Default for Feed<'_> {
+    /// Nothing yet.
+    fn default() -> Self {
+        Self { operand: None, value: None, dtype: Dtype::Float32 }
+    }
+}
+
 /// Where an output goes.
 pub(crate) enum Out<'a> {
     /// Memory of the caller's, which must be as long as the output.

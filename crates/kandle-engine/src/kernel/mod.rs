@@ -207,6 +207,22 @@ pub(crate) fn numbers(tensor: &candle_core::Tensor) -> candle_core::Result<Vec<f
     tensor.flatten_all()?.to_vec1::<f32>()
 }
 
+/// What `work` makes of the numbers of a weight, which are not copied where they lie row-major.
+///
+/// # Errors
+/// What candle reports.
+pub(crate) fn with_numbers<T>(tensor: &candle_core::Tensor, work: impl FnOnce(&[f32]) -> T) -> candle_core::Result<T> {
+    use candle_core::{CpuStorage, Storage};
+
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let part = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(all)) if part.end <= all.len() => Ok(work(&all[part])),
+        _ => Ok(work(&numbers(&tensor)?)),
+    }
+}
+
 /// The only input's shape, for what comes out as it went in.
 ///
 /// # Errors
