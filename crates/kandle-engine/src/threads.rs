@@ -66,6 +66,13 @@ impl Threads {
         });
     }
 
+    /// Runs `work` on all of `0..count`, in a part for each thread.
+    pub(crate) fn split(&self, count: usize, work: impl Fn(Range<usize>) + Sync) {
+        let size = count.div_ceil(self.count()).max(1);
+        let work = &work;
+        self.each((0..count).step_by(size).map(|from| move || work(from..(from + size).min(count))));
+    }
+
     /// Runs all of them at once, the first on the caller's thread.
     pub(crate) fn each<W: FnOnce() + Send>(&self, works: impl IntoIterator<Item = W>) {
         let mut works = works.into_iter();

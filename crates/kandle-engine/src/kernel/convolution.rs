@@ -6,7 +6,7 @@ use super::{
     Kernel, Run,
     map::Map,
     product::apart,
-    tile::{Columns, Line, MOST_ROWS, Packed, Rows, Target, multiply},
+    tile::{Columns, Line, MOST_ROWS, Packed, Rows, Target, multiply, multiply_by_columns},
 };
 use crate::{Failure, dims::Dims, memory::Store};
 
@@ -324,6 +324,25 @@ impl Kernel for Convolution {
         let offsets = offsets.all();
         let operations = 2 * count * filters * self.taps() * inner;
         let of_group = filters / self.kernels.len().max(1);
+        let patches = |group: usize| Patches {
+            image,
+            channels,
+            axes,
+            from: group * inner,
+            run: length,
+            whole_runs,
+            pads,
+            zeros: &self.zeros,
+            count,
+            offsets,
+        };
+        if let [kernel] = self.kernels.as_slice() {
+            let target = Target { out: &mut *run.out, stride: filters, bias: self.bias.as_deref(), more, relu };
+            if multiply_by_columns(run.threads, &patches(0), kernel, target) {
+                map.into_iter().for_each(|map| map.apply(run.out));
+                return Ok(());
+            }
+        }
         run.threads.rows(run.out, filters, MOST_ROWS, operations, |range, out| {
             let step = if map.is_some() || self.kernels.len() > 1 { 4 * MOST_ROWS } else { range.len().max(1) };
             for from in range.clone().step_by(step) {
@@ -331,18 +350,6 @@ impl Kernel for Convolution {
                 let out = &mut out[(from - range.start) * filters..(to - range.start) * filters];
                 let more = more.map(|more| &more[from * filters..to * filters]);
                 for (group, kernel) in self.kernels.iter().enumerate() {
-                    let patches = Patches {
-                        image,
-                        channels,
-                        axes,
-                        from: group * inner,
-                        run: length,
-                        whole_runs,
-                        pads,
-                        zeros: &self.zeros,
-                        count,
-                        offsets,
-                    };
                     let first = group * of_group;
                     let target = Target {
                         out: &mut out[first..],
@@ -351,7 +358,7 @@ impl Kernel for Convolution {
                         more: more.map(|more| &more[first..]),
                         relu,
                     };
-                    multiply(&patches, from..to, kernel, target);
+                    multiply(&patches(group), from..to, kernel, target);
                 }
                 if let Some(map) = map {
                     map.apply(out);

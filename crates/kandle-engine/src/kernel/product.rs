@@ -3,7 +3,7 @@
 use super::{
     Kernel, Run,
     map::Map,
-    tile::{Columns, MOST_ROWS, Matrix, Packed, Target, multiply},
+    tile::{Columns, MOST_ROWS, Matrix, Packed, Target, multiply, multiply_by_columns},
 };
 use crate::{Failure, dims::Dims, memory::Store};
 
@@ -56,6 +56,11 @@ impl Kernel for Product {
         let rows = run.out.len() / columns.max(1);
         let matrix = Matrix { numbers, rows, stride: depth, depth };
         let (relu, map) = apart(self.map);
+        let whole = Target { out: &mut *run.out, stride: columns, bias: self.bias.as_deref(), more, relu };
+        if multiply_by_columns(run.threads, &matrix, &self.kernel, whole) {
+            map.into_iter().for_each(|map| map.apply(run.out));
+            return Ok(());
+        }
         run.threads.rows(run.out, columns, MOST_ROWS, 2 * rows * depth * columns, |range, out| {
             // In parts that stay in the cache until the map is done.
             let step = if map.is_some() { 4 * MOST_ROWS } else { range.len().max(1) };

@@ -11,14 +11,17 @@
     reason = "a measured kernel: 150 GFLOP/s on a core with AVX-512, where checked slices reach a third"
 )]
 
-use std::mem::MaybeUninit;
+use std::{marker::PhantomData, mem::MaybeUninit};
 
 use rten_simd::{
     Isa, SimdOp,
     ops::{BitOps, NumOps},
 };
 
-use crate::memory::{Numbers, Store};
+use crate::{
+    memory::{Numbers, Store},
+    threads::Threads,
+};
 
 /// Vectors of columns in a panel.
 const PANEL: usize = 2;
@@ -114,7 +117,7 @@ impl Packed {
 
     /// Numbers that it takes.
     fn room(&self) -> usize {
-        self.columns.div_ceil(self.width) * self.depth * self.width
+        self.panels() * self.depth * self.width
     }
 
     /// Puts the columns of a matrix to its own from `first` on, in whole runs of numbers.
@@ -142,6 +145,10 @@ impl Packed {
 
     pub(crate) fn columns(&self) -> usize {
         self.columns
+    }
+
+    fn panels(&self) -> usize {
+        self.columns.div_ceil(self.width)
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -271,23 +278,76 @@ pub(crate) struct Target<'a> {
 /// # Panics
 /// Where sizes do not fit: a caller's error.
 pub(crate) fn multiply<R: Rows>(rows: &R, range: std::ops::Range<usize>, packed: &Packed, target: Target<'_>) {
-    let count = range.len();
-    if count == 0 || packed.columns == 0 {
-        return;
+    let panels = 0..packed.panels();
+    if let Some(product) = Product::new(rows, range, packed, target) {
+        Product { panels, ..product }.dispatch();
     }
-    assert_eq!(rows.taps() * rows.run(), packed.depth, "rows and columns of a product");
-    assert!(range.end <= rows.count() && target.stride >= packed.columns, "rows of a product");
-    assert!(target.out.len() >= (count - 1) * target.stride + packed.columns, "room for a product");
-    assert!(target.bias.is_none_or(|bias| bias.len() == packed.columns), "the bias of a product");
-    assert!(target.more.is_none_or(|more| more.len() >= (count - 1) * target.stride + packed.columns), "a summand");
-    Product { rows, range, packed, target }.dispatch();
 }
 
+/// Bytes of a kernel from which on it pays to share its columns among threads.
+const SHARED: usize = 256 << 10;
+
+/// All rows times `packed`, where there are few rows and many columns: then each thread reads the weights of its own columns,
+/// and no other. Whether it was done so, and `target` filled.
+///
+/// # Panics
+/// As [`multiply`].
+pub(crate) fn multiply_by_columns<R: Rows>(threads: &Threads, rows: &R, packed: &Packed, target: Target<'_>) -> bool {
+    let panels = packed.panels();
+    let pays = packed.columns > rows.count() && packed.bytes() >= SHARED && panels >= threads.count();
+    if threads.count() < 2 || !pays {
+        return false;
+    }
+    if let Some(product) = Product::new(rows, 0..rows.count(), packed, target) {
+        threads.split(panels, |panels| Product { panels, range: product.range.clone(), ..product }.dispatch());
+    }
+    true
+}
+
+/// Some rows of a product, for the columns of some panels.
 struct Product<'a, R> {
     rows: &'a R,
     range: std::ops::Range<usize>,
     packed: &'a Packed,
-    target: Target<'a>,
+    panels: std::ops::Range<usize>,
+    finish: Finish<'a>,
+    out: Out<'a>,
+}
+
+/// Where the sums go.
+#[derive(Clone, Copy)]
+struct Out<'a>(*mut f32, PhantomData<&'a mut [f32]>);
+
+// Safety: several threads have it at once, but write columns of their own.
+unsafe impl Send for Out<'_> {}
+// Safety: as above.
+unsafe impl Sync for Out<'_> {}
+
+/// What is done with the sums, and how far their rows are apart: a [`Target`] without its output.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    stride: usize,
+    bias: Option<&'a [f32]>,
+    more: Option<&'a [f32]>,
+    relu: Option<f32>,
+}
+
+impl<'a, R: Rows> Product<'a, R> {
+    /// No panels yet; none where nothing comes out.
+    ///
+    /// # Panics
+    /// Where sizes do not fit.
+    fn new(rows: &'a R, range: std::ops::Range<usize>, packed: &'a Packed, target: Target<'a>) -> Option<Self> {
+        let Target { out, stride, bias, more, relu } = target;
+        let last = range.len().checked_sub(1).filter(|_| packed.columns > 0)? * stride + packed.columns;
+        assert_eq!(rows.taps() * rows.run(), packed.depth, "rows and columns of a product");
+        assert!(range.end <= rows.count() && stride >= packed.columns, "rows of a product");
+        assert!(out.len() >= last, "room for a product");
+        assert!(bias.is_none_or(|bias| bias.len() == packed.columns), "the bias of a product");
+        assert!(more.is_none_or(|more| more.len() >= last), "a summand");
+        let finish = Finish { stride, bias, more, relu };
+        Some(Self { rows, range, packed, panels: 0..0, finish, out: Out(out.as_mut_ptr(), PhantomData) })
+    }
 }
 
 /// Runs of a block of rows, as many as fit without asking for memory.
@@ -299,12 +359,10 @@ impl<R: Rows> SimdOp for Product<'_, R> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let lanes = isa.f32().len();
-        let Self { rows, range, packed, target } = self;
-        let out = target.out.as_mut_ptr();
+        let Self { rows, range, packed, panels, finish: target, out: Out(out, _) } = self;
         let (most, width) = (rows_of(lanes), lanes * PANEL);
         assert_eq!(width, packed.width, "columns packed for another processor");
         let (taps, run, depth) = (rows.taps(), rows.run(), packed.depth);
-        let panels = packed.columns.div_ceil(width);
         let group = (GROUP_BYTES / (depth * width * size_of::<f32>()).max(1)).max(1);
         let mut few: [MaybeUninit<&[f32]>; PLACES] = [MaybeUninit::uninit(); PLACES];
         let mut many = Vec::new();
@@ -320,8 +378,8 @@ impl<R: Rows> SimdOp for Product<'_, R> {
             many.resize(taps * MOST_ROWS, empty);
             &mut many
         };
-        for first_panel in (0..panels).step_by(group) {
-            let last_panel = (first_panel + group).min(panels);
+        for first_panel in panels.clone().step_by(group) {
+            let last_panel = (first_panel + group).min(panels.end);
             let (mut from, mut begun) = (range.start, None);
             while from < range.end {
                 let rest = range.end - from;
@@ -445,7 +503,7 @@ impl Tile<'_> {
         isa: I,
         runs: &R,
         (taps, run): (usize, usize),
-        target: &Target<'_>,
+        target: &Finish<'_>,
         out: *mut f32,
     ) {
         let ops = isa.f32();
@@ -515,7 +573,7 @@ impl Tile<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Columns, Line, Matrix, Packed, Rows, Store, Target, multiply};
+    use super::{Columns, Line, Matrix, Packed, Rows, Store, Target, Threads, multiply, multiply_by_columns};
 
     fn packed(matrix: &[f32], depth: usize, columns: usize) -> Packed {
         Packed::new(&mut Store::default(), depth, &[Columns::all(matrix, columns)])
@@ -649,6 +707,22 @@ mod tests {
         let matrices = [Columns::all(&one, 5), Columns::all(&other, 40)];
         let ours = Packed::new(&mut Store::default(), 3, &matrices);
         assert_eq!(ours.data[..], packed(&both, 3, 45).data[..]);
+    }
+
+    #[test]
+    fn columns_that_threads_share_are_those_of_one_thread() {
+        let (rows, depth, columns) = (9, 300, 330);
+        let (a, b, bias) = (numbers(rows * depth, 1), numbers(depth * columns, 2), numbers(columns, 3));
+        let (matrix, packed) = (Matrix { numbers: &a, rows, stride: depth, depth }, packed(&b, depth, columns));
+        let mut out = [vec![f32::NAN; rows * columns], vec![f32::NAN; rows * columns]];
+        let [one, several] = &mut out;
+        fn target<'a>(out: &'a mut [f32], bias: &'a [f32]) -> Target<'a> {
+            Target { out, stride: bias.len(), bias: Some(bias), more: None, relu: Some(1.0) }
+        }
+        multiply(&matrix, 0..rows, &packed, target(one, &bias));
+        assert!(!multiply_by_columns(&Threads::default(), &matrix, &packed, target(several, &bias)));
+        assert!(multiply_by_columns(&Threads::new(3).unwrap(), &matrix, &packed, target(several, &bias)));
+        assert_eq!(out[0], out[1]);
     }
 
     #[test]
