@@ -1,5 +1,5 @@
 # /// script
-# requires-python = ">=3.10"
+# requires-python = ">=3.11"
 # dependencies = ["keras==3.15.1", "tensorflow-cpu", "jax", "safetensors", "onnxruntime", "tf2onnx", "onnx"]
 # ///
 """Times recorded cases under kandle and under other runtimes, side by side in one run.
@@ -102,7 +102,14 @@ def of_tract(folder, seconds):
     check(case, parts, outputs)
     import resource
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    print(json.dumps({**json.loads(done.stdout.splitlines()[-1]), "peak_rss_mb": peak, "version": "0.23.9"}))
+    print(json.dumps({**json.loads(done.stdout.splitlines()[-1]), "peak_rss_mb": peak, "version": locked("tract-onnx")}))
+
+
+def locked(package):
+    """The version of a package that benches/ is built with."""
+    import tomllib
+    with open(os.path.join(ROOT, "benches", "Cargo.lock"), "rb") as stream:
+        return next(entry["version"] for entry in tomllib.load(stream)["package"] if entry["name"] == package)
 
 
 def without_erfc(path):

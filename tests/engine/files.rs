@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kandle::parity::{Case, find_cases};
 use kandle::{CompileFile as _, Engine, Options, Plan, Value};
 
-use crate::{CASES, engine};
+use crate::{CASES, engine, have_same_bytes};
 
 fn on_file(path: &std::path::Path) -> kandle::Result<Engine> {
     Engine::load(path, &Options::default().threads(1))
@@ -25,10 +25,7 @@ fn an_engine_of_a_file_gives_the_same_bytes_as_that_of_its_model() {
         let of_model = engine(&kandle::load_recorded(&case, file).unwrap());
         let inputs: Vec<Value> = case.input_arrays().iter().map(|array| kandle::value(array).unwrap()).collect();
         let (ours, models) = (of_file.run(&inputs).unwrap(), of_model.run(&inputs).unwrap());
-        let same = |(one, other): (&Value, &Value)| {
-            one.dtype == other.dtype && kandle::array(one).unwrap().bytes() == kandle::array(other).unwrap().bytes()
-        };
-        if !ours.iter().zip(&models).all(same) {
+        if !ours.iter().zip(&models).all(have_same_bytes) {
             wrong.push(name);
         }
     }

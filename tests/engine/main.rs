@@ -26,6 +26,10 @@ fn numbers(value: &Value) -> Vec<f32> {
     value.tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
+fn have_same_bytes((one, other): (&Value, &Value)) -> bool {
+    one.dtype == other.dtype && kandle::array(one).unwrap().bytes() == kandle::array(other).unwrap().bytes()
+}
+
 /// Cases whose numbers the engine leaves to the model, with the reason it gives.
 const HANDED_OVER: &[(&str, &str)] = &[
     ("activations/Activation/softmax_special", "a softmax of what is no number"),
@@ -44,10 +48,7 @@ fn recorded_cases_run_on_kernels_and_the_same_again_on_kept_memory() {
         let engine = engine(&model);
         let inputs: Vec<Value> = case.input_arrays().iter().map(|array| kandle::value(array).unwrap()).collect();
         let runs = [(); 2].map(|()| engine.run(&inputs).unwrap());
-        let same = |(one, other): (&Value, &Value)| {
-            one.dtype == other.dtype && kandle::array(one).unwrap().bytes() == kandle::array(other).unwrap().bytes()
-        };
-        if !runs[0].iter().zip(&runs[1]).all(same) {
+        if !runs[0].iter().zip(&runs[1]).all(have_same_bytes) {
             wrong.push(format!("{name}: the second run differs"));
         }
         let known = HANDED_OVER.iter().find(|(case, _)| name.starts_with(case)).map(|(_, reason)| *reason);

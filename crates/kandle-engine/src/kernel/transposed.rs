@@ -1,6 +1,7 @@
 //! Transposed convolutions of `(batch, spatial…, channels)`: one product of all cells and taps, then sums for each cell of what
 //! comes out.
 
+use candle_core::{DType, Device, Tensor};
 use kandle_model::primitive::{self, Window};
 use rten_simd::{Isa, SimdOp};
 
@@ -16,6 +17,7 @@ use crate::{Failure, dims::Dims, memory::Store};
 /// A transposed convolution with its kernel packed.
 #[derive(Debug)]
 pub(crate) struct Transposed {
+    /// The layer without its weights, which are packed.
     layer: primitive::Transposed,
     kernel: Packed,
     bias: Vec<f32>,
@@ -57,7 +59,9 @@ impl Transposed {
             Some(bias) => numbers(bias)?,
             None => vec![0.0; columns / taps.max(1)],
         };
-        Ok(Self { layer: layer.clone(), kernel, bias, map })
+        let none = Tensor::zeros((0, 0), DType::F32, &Device::Cpu)?;
+        let layer = primitive::Transposed { kernel: none, bias: None, ..layer.clone() };
+        Ok(Self { layer, kernel, bias, map })
     }
 
     fn axes(&self, dims: Dims) -> Result<Three<Axis>, Failure> {
