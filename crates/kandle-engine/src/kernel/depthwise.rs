@@ -14,7 +14,7 @@ use rten_simd::{
 use super::{
     Kernel, Run,
     convolution::{Placed, Three, output, three},
-    map::Map,
+    map::{Map, clip},
 };
 use crate::{Failure, dims::Dims};
 
@@ -208,22 +208,33 @@ impl Taps<'_> {
                 }
             }
         }
+        // Vector by vector, without a loop: see Tile::sum.
+        const { assert!(VECTORS == 1 || VECTORS == 2) };
+        // Safety: by the caller.
+        unsafe { self.finish(isa, sums.map(|sums| sums[0]), out, channel) };
+        if VECTORS == 2 {
+            // Safety: by the caller.
+            unsafe { self.finish(isa, sums.map(|sums| sums[VECTORS - 1]), out, channel + lanes) };
+        }
+    }
+
+    /// Writes the sums of one vector of channels of each cell.
+    ///
+    /// # Safety
+    /// As [`sums`](Self::sums), with the vector that begins at `channel`.
+    #[inline(always)]
+    unsafe fn finish<I: Isa, const CELLS: usize>(self, isa: I, sums: [I::F32; CELLS], out: &mut [f32], channel: usize) {
+        let ops = isa.f32();
         let relu = self.kernel.map.and_then(Map::as_relu);
-        for (cell, sums) in sums.into_iter().enumerate() {
-            for (vector, sum) in sums.into_iter().enumerate() {
-                let at = channel + vector * lanes;
-                // Safety: by the caller.
-                let mut sum = ops.add(sum, unsafe { ops.load_ptr(self.kernel.bias.as_ptr().add(at)) });
-                if let Some(most) = relu {
-                    sum = ops.select(ops.zero(), sum, ops.le(sum, ops.zero()));
-                    if most < f32::INFINITY {
-                        let most = ops.splat(most);
-                        sum = ops.select(most, sum, ops.gt(sum, most));
-                    }
-                }
-                // Safety: by the caller.
-                unsafe { ops.store_ptr(sum, out.as_mut_ptr().add(cell * self.kernel.channels + at)) };
+        // Safety: by the caller.
+        let bias = unsafe { ops.load_ptr(self.kernel.bias.as_ptr().add(channel)) };
+        for (cell, sum) in sums.into_iter().enumerate() {
+            let mut sum = ops.add(sum, bias);
+            if let Some(most) = relu {
+                sum = clip(isa, sum, 0.0, most);
             }
+            // Safety: by the caller.
+            unsafe { ops.store_ptr(sum, out.as_mut_ptr().add(cell * self.kernel.channels + channel)) };
         }
     }
 }

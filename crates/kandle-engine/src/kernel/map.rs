@@ -116,9 +116,13 @@ impl Map {
 
 /// `x` held between two bounds; NaN stays NaN.
 #[inline(always)]
-fn clip<I: Isa>(isa: I, x: I::F32, least: f32, most: f32) -> I::F32 {
+pub(super) fn clip<I: Isa>(isa: I, x: I::F32, least: f32, most: f32) -> I::F32 {
     let ops = isa.f32();
     let (least, most) = (ops.splat(least), ops.splat(most));
+    // Of two numbers one of which is NaN, AVX gives the second and NEON gives NaN.
+    if cfg!(target_arch = "aarch64") || (cfg!(target_arch = "x86_64") && ops.len() >= 8) {
+        return ops.min(most, ops.max(least, x));
+    }
     let above = ops.select(least, x, ops.le(x, least));
     ops.select(most, above, ops.gt(above, most))
 }

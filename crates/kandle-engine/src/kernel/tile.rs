@@ -18,6 +18,7 @@ use rten_simd::{
     ops::{BitOps, NumOps},
 };
 
+use super::map::clip;
 use crate::{
     memory::{Numbers, Store},
     threads::Threads,
@@ -34,6 +35,8 @@ const GROUP_BYTES: usize = 1 << 20;
 
 /// How many rows of a panel ahead it is asked for.
 const AHEAD: usize = 32;
+/// Numbers in a cache line.
+const LINE: usize = 16;
 
 /// How many columns a panel has, and how many rows a tile: by the processor's vectors and registers.
 struct Geometry;
@@ -401,10 +404,12 @@ impl<R: Rows> SimdOp for Product<'_, R> {
                     ($tile:expr, $rows:expr, $($size:literal)*) => {
                         match size {
                             // Safety: the sizes were checked above and in `multiply`.
-                            $($size if $tile.columns > lanes => unsafe {
+                            $($size if $size <= rows_of(lanes) && $tile.columns > lanes => unsafe {
                                 $tile.sum::<I, _, $size, 2>(isa, $rows, (taps, run), &target, out);
                             },
-                            $size => unsafe { $tile.sum::<I, _, $size, 1>(isa, $rows, (taps, run), &target, out) },)*
+                            $size if $size <= rows_of(lanes) => unsafe {
+                                $tile.sum::<I, _, $size, 1>(isa, $rows, (taps, run), &target, out);
+                            },)*
                             _ => unreachable!("a tile of {size} rows"),
                         }
                     };
@@ -520,8 +525,8 @@ impl Tile<'_> {
                     *column = unsafe { ops.load_ptr(panel.add(vector * lanes)) };
                 }
                 // A panel is read once: asked for ahead, it is there when it is needed. Beyond its end nothing is read.
-                for vector in 0..PANEL {
-                    prefetch(panel.wrapping_add((AHEAD * PANEL + vector) * lanes));
+                for line in (0..PANEL * lanes).step_by(LINE) {
+                    prefetch(panel.wrapping_add(AHEAD * PANEL * lanes + line));
                 }
                 // Safety: at most one past the end, after the last.
                 panel = unsafe { panel.add(PANEL * lanes) };
@@ -534,37 +539,55 @@ impl Tile<'_> {
                 }
             }
         }
-        for vector in 0..VECTORS {
-            let from = vector * lanes;
-            let here = (self.columns - from).min(lanes);
-            let mask = ops.first_n_mask(here);
-            let bias = match target.bias {
-                // Safety: the masked lanes are columns of the product.
-                Some(bias) => unsafe { ops.load_ptr_mask(bias.as_ptr().add(self.column + from), mask) },
-                None => ops.zero(),
-            };
-            for (row, sums) in sums.iter().enumerate() {
-                let at = self.at + row * target.stride + from;
-                let mut sum = if target.bias.is_some() { ops.add(sums[vector], bias) } else { sums[vector] };
-                if let Some(more) = target.more {
-                    // Safety: laid out as the output.
-                    sum = ops.add(sum, unsafe { ops.load_ptr_mask(more.as_ptr().add(at), mask) });
-                }
-                if let Some(most) = target.relu {
-                    // NaN is not below anything, and stays.
-                    sum = ops.select(ops.zero(), sum, ops.le(sum, ops.zero()));
-                    if most < f32::INFINITY {
-                        let most = ops.splat(most);
-                        sum = ops.select(most, sum, ops.gt(sum, most));
-                    }
-                }
-                // Safety: `out` has room for these columns of this row.
-                unsafe {
-                    if here == lanes {
-                        ops.store_ptr(sum, out.add(at));
-                    } else {
-                        ops.store_ptr_mask(sum, out.add(at), mask);
-                    }
+        // No loop over the vectors: sums that are indexed by a variable are kept in memory, where each of them is written at every
+        // step above.
+        const { assert!(VECTORS == 1 || VECTORS == 2) };
+        // Safety: by the caller.
+        unsafe { self.finish(isa, sums.map(|sums| sums[0]), 0, target, out) };
+        if VECTORS == 2 {
+            // Safety: by the caller.
+            unsafe { self.finish(isa, sums.map(|sums| sums[VECTORS - 1]), lanes, target, out) };
+        }
+    }
+
+    /// Writes the sums of one vector of columns, those from `from` on.
+    ///
+    /// # Safety
+    /// As [`sum`](Self::sum).
+    #[inline(always)]
+    unsafe fn finish<I: Isa, const ROWS: usize>(
+        &self,
+        isa: I,
+        sums: [I::F32; ROWS],
+        from: usize,
+        target: &Finish<'_>,
+        out: *mut f32,
+    ) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let here = (self.columns - from).min(lanes);
+        let mask = ops.first_n_mask(here);
+        let bias = match target.bias {
+            // Safety: the masked lanes are columns of the product.
+            Some(bias) => unsafe { ops.load_ptr_mask(bias.as_ptr().add(self.column + from), mask) },
+            None => ops.zero(),
+        };
+        for (row, sum) in sums.into_iter().enumerate() {
+            let at = self.at + row * target.stride + from;
+            let mut sum = if target.bias.is_some() { ops.add(sum, bias) } else { sum };
+            if let Some(more) = target.more {
+                // Safety: laid out as the output.
+                sum = ops.add(sum, unsafe { ops.load_ptr_mask(more.as_ptr().add(at), mask) });
+            }
+            if let Some(most) = target.relu {
+                sum = clip(isa, sum, 0.0, most);
+            }
+            // Safety: `out` has room for these columns of this row.
+            unsafe {
+                if here == lanes {
+                    ops.store_ptr(sum, out.add(at));
+                } else {
+                    ops.store_ptr_mask(sum, out.add(at), mask);
                 }
             }
         }
