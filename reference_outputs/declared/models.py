@@ -244,6 +244,18 @@ masked_model("pre_norm", "A mask lost in a sum of tensors, which is an operation
 masked_model("two_attentions", "A mask cleared by the first attention, or kept for the second.", two_attentions)
 
 
+@graph.model("nested_on_a_constant", "A model within that is called on a constant: what depends on it alone is the same in every run.")
+def _(rng):
+    tokens, positions = keras.Input((6,), dtype="int32", name="tokens"), keras.Input((6,), dtype="int32", name="positions")
+    mixed = layers.Dense(8, activation="gelu", name="mix")(layers.Embedding(6, 8, name="position")(positions))
+    summed = layers.Add(name="sum")([layers.Embedding(20, 8, name="token")(tokens), mixed])
+    inner = keras.Model([tokens, positions], summed, name="embedder")
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    norm = layers.LayerNormalization(name="norm")(inner([ids, ops.arange(6, dtype="int32")[None]]))
+    model = keras.Model(ids, layers.Dense(3, name="head")(norm))
+    return model, [rng.integers(0, 20, (3, 6), dtype="int32")]
+
+
 @graph.model("mask_nested", "A mask lost at the door of a model within.")
 def _(rng):
     inner_in = keras.Input((5, 3))

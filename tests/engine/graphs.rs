@@ -3,7 +3,7 @@
 use kandle::{Compile as _, Dtype, Model, Options, Value};
 use serde_json::{Value as Json, json};
 
-use crate::made::{Generator, input, layer, model};
+use crate::made::{Generator, input, layer, model, operation, tensor};
 
 /// A graph as it grows: its layers, and the tensors that may be read, of `(height, width, channels)`.
 struct Growing {
@@ -16,6 +16,36 @@ impl Growing {
         let name = format!("{}_{}", class.to_lowercase(), self.layers.len());
         self.layers.push(layer(class, &name, config, inputs));
         self.tensors.push((name, shape));
+    }
+
+    /// A tensor of this shape.
+    fn like(&self, shape: [usize; 3], generator: &mut Generator) -> String {
+        let fitting: Vec<&String> =
+            self.tensors.iter().filter(|other| other.1 == shape).map(|other| &other.0).collect();
+        fitting[generator.below(fitting.len())].clone()
+    }
+
+    /// What a layer does, done again: by the same layer, or by one like it, with weights of its own.
+    fn repeat(&mut self, generator: &mut Generator) {
+        let at = generator.below(self.layers.len());
+        let mut layer = self.layers[at].clone();
+        let name = layer["name"].as_str().unwrap().to_owned();
+        let Some((_, shape)) = self.tensors.iter().find(|(of, _)| *of == name).cloned() else { return };
+        let calls = layer["inbound_nodes"].as_array().unwrap().len();
+        if calls != 1 {
+            return;
+        }
+        if generator.below(2) == 0 {
+            let call = layer["inbound_nodes"][0].clone();
+            self.layers[at]["inbound_nodes"].as_array_mut().unwrap().push(call);
+            self.tensors.push((format!("{name}:1"), shape));
+        } else {
+            let name = format!("{name}_again_{}", self.layers.len());
+            layer["name"] = name.as_str().into();
+            layer["config"]["name"] = name.as_str().into();
+            self.layers.push(layer);
+            self.tensors.push((name, shape));
+        }
     }
 
     /// One more layer, on tensors that are there.
@@ -32,7 +62,7 @@ impl Growing {
         let cells = |size: usize| if padding == "same" { size.div_ceil(stride) } else { (size - kernel) / stride + 1 };
         let fits = height >= kernel && width >= kernel;
         let bias = generator.below(2) == 0;
-        match generator.below(19) {
+        match generator.below(23) {
             0 | 1 => {
                 let units = 1 + generator.below(40);
                 let config = json!({"units": units, "activation": activation, "use_bias": bias});
@@ -62,9 +92,7 @@ impl Growing {
                 self.add("ZeroPadding2D", config, &on, [height + before + after, width + before + after, channels]);
             }
             12 | 13 => {
-                let fitting: Vec<String> =
-                    self.tensors.iter().filter(|other| other.1 == shape).map(|other| other.0.clone()).collect();
-                let other = fitting[generator.below(fitting.len())].clone();
+                let other = self.like(shape, generator);
                 match generator.below(4) {
                     0 => self.add("Concatenate", json!({"axis": -1}), &[&name, &other], [height, width, 2 * channels]),
                     1 => self.add("Multiply", json!({}), &[&name, &other], shape),
@@ -90,24 +118,38 @@ impl Growing {
                 let config = json!({"size": [2, stride], "interpolation": "bilinear"});
                 self.add("UpSampling2D", config, &on, [2 * height, stride * width, channels]);
             }
-            _ => self.add("UpSampling2D", json!({"size": [1, 2]}), &on, [height, 2 * width, channels]),
+            18 => self.add("UpSampling2D", json!({"size": [1, 2]}), &on, [height, 2 * width, channels]),
+            // Operations, on a number or on another tensor of that shape.
+            19 | 20 => {
+                let other = if bias { json!(1.5) } else { tensor(&self.like(shape, generator)) };
+                let class = generator.one_of(&["Add", "Subtract", "Multiply", "Maximum"]);
+                let made = format!("{}_{}", class.to_lowercase(), self.layers.len());
+                self.layers.push(operation(class, &made, &[tensor(&name), other]));
+                self.tensors.push((made, shape));
+            }
+            // A layer that is there once more: called again on what it was called on, or made again under another name.
+            _ => self.repeat(generator),
         }
     }
 }
 
-/// A model of some layers, of which the last tensor and one other are outputs.
-fn random(seed: u64) -> (Model, [usize; 3]) {
+/// A model of some layers on one input or two, of which the last tensor and one other are outputs; and the shapes of its inputs.
+fn random(seed: u64) -> (Model, Vec<[usize; 3]>) {
     let mut generator = Generator::new(seed);
     let shape = [3 + generator.below(8), 3 + generator.below(8), 1 + generator.below(6)];
+    let names: &[&str] = if generator.below(3) == 0 { &["x", "y"] } else { &["x"] };
     let of_input = json!([null, shape[0], shape[1], shape[2]]);
-    let mut growing = Growing { layers: vec![input("x", of_input, "float32")], tensors: vec![("x".to_owned(), shape)] };
+    let mut growing = Growing {
+        layers: names.iter().map(|name| input(name, of_input.clone(), "float32")).collect(),
+        tensors: names.iter().map(|name| ((*name).to_owned(), shape)).collect(),
+    };
     for _ in 0..4 + generator.below(10) {
         growing.grow(&mut generator);
     }
     let last = growing.tensors.len() - 1;
     let (one, other) = (growing.tensors[last].0.clone(), growing.tensors[1 + generator.below(last)].0.clone());
     let outputs: Vec<&str> = if one == other { vec![&one] } else { vec![&one, &other] };
-    (model(growing.layers, &["x"], &outputs, seed), shape)
+    (model(growing.layers, names, &outputs, seed), vec![shape; names.len()])
 }
 
 /// The largest difference, over the largest number.
@@ -115,6 +157,7 @@ pub fn difference(ours: &Value, models: &Value) -> f32 {
     assert_eq!(ours.tensor.dims(), models.tensor.dims());
     let numbers = |value: &Value| value.tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let (ours, models) = (numbers(ours), numbers(models));
+    assert!(ours.iter().zip(&models).all(|(a, b)| a.is_nan() == b.is_nan()), "NaN is not where the model has it");
     let scale = models.iter().fold(1e-3_f32, |scale, x| scale.max(x.abs()));
     ours.iter().zip(&models).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / scale
 }
@@ -123,14 +166,16 @@ pub fn difference(ours: &Value, models: &Value) -> f32 {
 fn random_graphs_give_what_the_model_gives() {
     let mut natively = 0;
     for seed in 1..=300 {
-        let (model, [height, width, channels]) = random(seed);
+        let (model, shapes) = random(seed);
         let mut generator = Generator::new(seed + 1000);
         for threads in [1, 2] {
             let engine = model.compile(&Options::default().threads(threads)).unwrap();
             // Smaller, larger and the same again, on the same memory.
             for batch in [1, 3, 1, 3] {
-                let input = [Value::new(generator.tensor(&[batch, height, width, channels]), Dtype::Float32)];
-                let (ours, models) = (engine.run(&input).unwrap(), model.run(&input).unwrap());
+                let mut tensor =
+                    |&[height, width, channels]: &[usize; 3]| generator.tensor(&[batch, height, width, channels]);
+                let inputs: Vec<Value> = shapes.iter().map(|shape| Value::new(tensor(shape), Dtype::Float32)).collect();
+                let (ours, models) = (engine.run(&inputs).unwrap(), model.run(&inputs).unwrap());
                 for (ours, models) in ours.iter().zip(&models) {
                     let worst = difference(ours, models);
                     // Sums in another order; normalisations of rows that are nearly constant magnify it.

@@ -39,17 +39,29 @@ impl Generator {
     }
 }
 
-/// A layer as a Functional model of Keras 3 has it, called on `inputs`: the names of layers.
+/// A layer as a Functional model of Keras 3 has it, called on `inputs`: the names of layers, with `:1` behind for the second of
+/// their calls.
 pub fn layer(class: &str, name: &str, mut config: Json, inputs: &[&str]) -> Json {
     config["name"] = name.into();
-    let of = |name: &&str| json!({"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0], "shape": [], "dtype": "float32"}});
-    let arguments: Vec<Json> = inputs.iter().map(of).collect();
+    let arguments: Vec<Json> = inputs.iter().map(|name| tensor(name)).collect();
     let arguments = match class {
         "Add" | "Multiply" | "Subtract" | "Average" | "Concatenate" => vec![Json::Array(arguments)],
         _ => arguments,
     };
     let nodes = if inputs.is_empty() { json!([]) } else { json!([{"args": arguments, "kwargs": {}}]) };
     json!({"module": "keras.layers", "class_name": class, "config": config, "registered_name": null, "name": name, "inbound_nodes": nodes})
+}
+
+/// An operation of `keras.ops.numpy` on tensors and numbers.
+pub fn operation(class: &str, name: &str, arguments: &[Json]) -> Json {
+    json!({"module": "keras.src.ops.numpy", "class_name": class, "config": {"name": name}, "registered_name": class, "name": name, "inbound_nodes": [{"args": arguments, "kwargs": {}}]})
+}
+
+/// What the layer `name` gave at its first call, or, with `:1` behind, its second.
+pub fn tensor(name: &str) -> Json {
+    let (layer, call) = name.split_once(':').unwrap_or((name, "0"));
+    let call: usize = call.parse().unwrap();
+    json!({"class_name": "__keras_tensor__", "config": {"keras_history": [layer, call, 0], "shape": [], "dtype": "float32"}})
 }
 
 /// An input of `shape`, batch first.
@@ -59,7 +71,9 @@ pub fn input(name: &str, shape: Json, dtype: &str) -> Json {
 
 /// The Functional model of `layers`, with weights of `seed`.
 pub fn model(layers: Vec<Json>, inputs: &[&str], outputs: &[&str], seed: u64) -> Model {
-    let ends = |names: &[&str]| -> Vec<Json> { names.iter().map(|name| json!([name, 0, 0])).collect() };
+    let ends = |names: &[&str]| -> Vec<Json> {
+        names.iter().map(|name| tensor(name)["config"]["keras_history"].clone()).collect()
+    };
     let config = json!({
         "module": "keras.src.models.functional", "class_name": "Functional", "registered_name": "Functional",
         "config": {"name": "made", "trainable": true, "layers": layers, "input_layers": ends(inputs), "output_layers": ends(outputs)},

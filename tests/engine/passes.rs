@@ -99,3 +99,60 @@ fn a_tensor_that_others_read_too_is_left_as_it_is() {
         assert!(worst < 1e-6, "{worst}");
     }
 }
+
+#[test]
+fn what_is_the_same_is_computed_once() {
+    let conv = json!({"filters": 4, "kernel_size": [3, 3], "padding": "same"});
+    let mut conv = layer("Conv2D", "conv", conv, &["x"]);
+    // The layer is called on the same tensor a second time.
+    let call = conv["inbound_nodes"][0].clone();
+    conv["inbound_nodes"].as_array_mut().unwrap().push(call);
+    let mut second = layer("Activation", "act_too", json!({"activation": "relu"}), &["conv"]);
+    second["inbound_nodes"][0]["args"][0]["config"]["keras_history"][1] = json!(1);
+    let pool = json!({"pool_size": [2, 2], "strides": [2, 2], "padding": "valid"});
+    let other = json!({"pool_size": [2, 2], "strides": [2, 1], "padding": "valid"});
+    let layers = vec![
+        input("x", json!([null, 6, 6, 3]), "float32"),
+        conv,
+        layer("ReLU", "act", json!({}), &["conv"]),
+        second,
+        layer("MaxPooling2D", "pool", pool.clone(), &["act"]),
+        layer("MaxPooling2D", "pool_too", pool.clone(), &["act_too"]),
+        layer("AveragePooling2D", "mean", pool, &["act"]),
+        layer("MaxPooling2D", "other", other, &["act_too"]),
+        layer("Add", "sum", json!({}), &["pool", "pool_too"]),
+        layer("Subtract", "difference", json!({}), &["sum", "mean"]),
+    ];
+    let model = model(layers, &["x"], &["difference", "act_too", "other", "act"], 1);
+    let expected = [
+        ("convolution + relu", "conv act_too act"),
+        ("pool", "pool pool_too"),
+        ("merge", "sum"),
+        ("pool", "mean"),
+        ("pool", "other"),
+        ("merge", "difference"),
+    ];
+    assert_eq!(instructions(&model, &Options::default()), of(&expected));
+    let input = [Value::new(Generator::new(1).tensor(&[2, 6, 6, 3]), Dtype::Float32)];
+    let engine = model.compile(&Options::default()).unwrap();
+    for (ours, models) in engine.run(&input).unwrap().iter().zip(model.run(&input).unwrap()) {
+        assert!(crate::graphs::difference(ours, &models) <= 1e-6);
+    }
+}
+
+#[test]
+fn what_depends_on_constants_alone_is_computed_once() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/reference_outputs/models/Functional/nested_on_a_constant");
+    let file = format!("{folder}/model.keras");
+    let expected =
+        of(&[("rows", "embedder/token"), ("merge", "embedder/sum"), ("normalize", "norm"), ("product", "head")]);
+    let model = Model::load(&file, &candle_core::Device::Cpu).unwrap();
+    assert_eq!(instructions(&model, &Options::default()), expected);
+    let engine = kandle::Engine::load(&file, &Options::default()).unwrap();
+    let shown: Vec<_> =
+        engine.compiled().instructions.into_iter().map(|made| (made.work, made.layers.join(" "))).collect();
+    assert_eq!(shown, expected);
+    let case = kandle::parity::Case::open(folder).unwrap();
+    let verdict = kandle::parity::check(&case, "model.keras", &kandle::JudgedEngine(&engine));
+    assert!(verdict.is_ok(), "{verdict}");
+}

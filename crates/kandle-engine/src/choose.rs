@@ -14,7 +14,7 @@ use crate::{
         convolution::{Convolution, Placed},
         depthwise::Depthwise,
         interpolate::Interpolate,
-        map::{Affine, Map},
+        map::{Affine, Map, Slopes},
         merge::Merge,
         moves::{Join, Margins, Permute, Repeat},
         normalize::{Normalize, Softmax},
@@ -90,6 +90,7 @@ pub(crate) fn kernel_of(
             Some(map) => Box::new(map),
             None => return Ok(None),
         },
+        Primitive::Slopes { alpha } => Box::new(Slopes { alpha: numbers(alpha)? }),
         Primitive::Softmax => Box::new(Softmax),
         Primitive::Pool { largest, windows, padding } => {
             Box::new(Pool { largest: *largest, windows: windows.clone(), placed: Placed::By(*padding) })
@@ -150,8 +151,9 @@ fn placed(padding: Padding, margins: Option<&Vec<(usize, usize)>>) -> Placed {
 pub(crate) fn shown(node: &Node, model: &Model) -> String {
     match &node.work {
         Work::Mask => "mask".to_owned(),
-        Work::Call(step) => {
-            let layer = model.plan().steps().get(*step).and_then(|step| model.plan().layers().get(step.layer));
+        Work::Pairs => "mask of pairs".to_owned(),
+        Work::Call => {
+            let layer = model.plan().steps().get(node.step).and_then(|step| model.plan().layers().get(step.layer));
             format!("model: {}", layer.map_or("", |layer| layer.class.as_str()))
         }
         Work::Primitive { primitive, adds, map } => {
@@ -165,6 +167,7 @@ pub(crate) fn shown(node: &Node, model: &Model) -> String {
                 Primitive::Affine { .. } => "affine",
                 Primitive::Normalize { .. } => "normalize",
                 Primitive::Map(_) => "map",
+                Primitive::Slopes { .. } => "slopes",
                 Primitive::Softmax => "softmax",
                 Primitive::Pool { .. } => "pool",
                 Primitive::PoolAll { .. } => "pool all",

@@ -186,9 +186,10 @@ impl Engine {
         let failed = |error: candle_core::Error| {
             Error::new(ErrorKind::Invalid, "", error.to_string()).in_file(archive.name()).caused_by(error)
         };
-        let mut graph = Graph::of(&in_file.with_weights_of(&[])?, |step| in_file.primitives(step))?;
+        let empty = in_file.with_weights_of(&[])?;
+        let mut graph = Graph::of(&empty, |step| in_file.primitives(step))?;
         if let Some(graph) = &mut graph {
-            passes::apply(graph, options).map_err(failed)?;
+            passes::apply(graph, &empty, options).map_err(failed)?;
         }
         let model = in_file.with_weights_of(&graph.as_ref().map(Graph::calls).unwrap_or_default())?;
         let file = File { archive: Arc::clone(archive), plan: Arc::clone(&plan), whole: OnceLock::new() };
@@ -206,7 +207,7 @@ impl Engine {
         let model = model.detached();
         let mut graph = Graph::of(&model, |step| model.primitives(step))?;
         if let Some(graph) = &mut graph {
-            passes::apply(graph, options)?;
+            passes::apply(graph, &model, options)?;
         }
         Self::of(model, None, graph, options)
     }

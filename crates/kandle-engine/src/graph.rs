@@ -1,7 +1,7 @@
 //! A model's calls as nodes over slots: chains of primitives where layers have them, calls of the model where not.
 
 use kandle_format::Dtype;
-use kandle_model::{Argument, Model, PlannedLayer, Primitive, Shape, Step, primitive::Merging};
+use kandle_model::{Argument, Masking, Model, PlannedLayer, Primitive, Shape, Step, Value, primitive::Merging};
 
 use crate::{choose::numbers_of, kernel::map::Map};
 
@@ -15,6 +15,8 @@ pub(crate) struct Graph {
     pub(crate) shapes: Vec<Option<Shape>>,
     /// How many masks there are.
     pub(crate) masks: usize,
+    /// Slots that are filled once, with what.
+    pub(crate) constants: Vec<(usize, Value)>,
     /// The slots of the outputs, and the masks that hang on them.
     pub(crate) outputs: Vec<(usize, Option<usize>)>,
 }
@@ -31,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) made: Vec<Option<usize>>,
     /// The layers that it stands for, by path.
     pub(crate) layers: Vec<String>,
+    /// The step of the plan that it came of.
+    pub(crate) step: usize,
 }
 
 #[derive(Debug)]
@@ -45,8 +49,10 @@ pub(crate) enum Work {
     },
     /// Makes the mask `ids != 0`.
     Mask,
-    /// Step so and so of the plan, as the model does it.
-    Call(usize),
+    /// Makes the pairs of query and key that count, `(batch, queries, keys)`, of the masks of query, value and key.
+    Pairs,
+    /// Its step of the plan, as the model does it.
+    Call,
 }
 
 impl Work {
@@ -66,8 +72,8 @@ impl Graph {
         reads
     }
 
-    /// The nodes of `model`, whose steps are those `primitives`; none for one that is run as it is: with inputs that may be left out, or masks that hang on
-    /// several slots at once and are changed.
+    /// The nodes of `model`, whose steps are those `primitives`; none for one that is run as it is: with inputs that may be left
+    /// out, or masks that hang on several slots at once and are changed.
     ///
     /// # Errors
     /// What candle reports of the weights.
@@ -80,7 +86,8 @@ impl Graph {
             return Ok(None);
         }
         let shapes = (0..plan.slot_count()).map(|slot| plan.slot(slot).map(|spec| spec.shape.clone())).collect();
-        let mut graph = Self { nodes: vec![], slots: plan.slot_count(), shapes, masks: 0, outputs: vec![] };
+        let (slots, constants) = (plan.slot_count(), plan.constants().to_vec());
+        let mut graph = Self { nodes: vec![], slots, shapes, masks: 0, constants, outputs: vec![] };
         // The mask that hangs on each slot at this point.
         let mut hanging: Vec<Option<usize>> = vec![None; plan.slot_count()];
         for (number, step) in plan.steps().iter().enumerate() {
@@ -88,84 +95,13 @@ impl Graph {
             if layer.keeps_states() || is_set_on_the_same(model, step) {
                 return Ok(None);
             }
-            let masks: Vec<Option<usize>> = step.inputs.iter().map(|slot| hanging[*slot]).collect();
-            let has: Vec<bool> = masks.iter().map(Option::is_some).collect();
-            let masked = has.contains(&true);
-            // A mask that the graph gives for all of a layer is read as one, and is no operand.
-            let given = mask_given(step);
-            let operands = step.inputs.len() - usize::from(given.is_some());
-            let chain = primitives(number)?.filter(|chain| takes(chain, operands) && chain.iter().all(has_kernel));
-            let chain = chain.filter(|chain| {
-                let merged = matches!(chain.as_slice(), [Primitive::Merge(how)] if *how != Merging::Multiply);
-                let plain = !masked && given.is_none();
-                plain || goes_with_masks(chain, &layer.class, operands) || (merged && !model.merges_masks(number, &has))
-            });
-            let of_first = (operands == 1).then(|| masks.first().copied().flatten()).flatten();
-            let computes = layer.masking() == kandle_model::Masking::Computes;
-            let passes = layer.masking() == kandle_model::Masking::Passes;
-            match chain {
-                Some(chain) => {
-                    // The mask that is given, or the one that came with the input.
-                    let of_first = match given {
-                        Some(input) => {
-                            let mask = graph.mask();
-                            let (inputs, made) = (vec![step.inputs[input]], vec![Some(mask)]);
-                            let layers = vec![layer.path.clone()];
-                            let masks = vec![None];
-                            graph.nodes.push(Node { work: Work::Mask, inputs, outputs: vec![], masks, made, layers });
-                            Some(mask)
-                        }
-                        None => of_first,
-                    };
-                    let mask = match chain.first() {
-                        Some(Primitive::Rows { .. }) if computes => {
-                            let mask = graph.mask();
-                            let (inputs, made) = (step.inputs.clone(), vec![Some(mask)]);
-                            let layers = vec![layer.path.clone()];
-                            graph.nodes.push(Node {
-                                work: Work::Mask,
-                                inputs,
-                                outputs: vec![],
-                                masks: vec![],
-                                made,
-                                layers,
-                            });
-                            Some(mask)
-                        }
-                        Some(Primitive::Recurrent(recurrent)) if computes => of_first.filter(|_| recurrent.sequences),
-                        Some(Primitive::Bidirectional { forward, .. }) if computes => {
-                            of_first.filter(|_| forward.sequences)
-                        }
-                        // A mask hangs on a tensor, so on what is the same tensor.
-                        _ => of_first.filter(|_| passes || plan.same_as(step.outputs[0]) != step.outputs[0]),
-                    };
-                    let (mut inputs, last) = (step.inputs.clone(), chain.len().saturating_sub(1));
-                    inputs.truncate(operands);
-                    let mut masks = vec![of_first];
-                    for (place, primitive) in chain.into_iter().enumerate() {
-                        let output = if place == last { step.outputs[0] } else { graph.slot() };
-                        let outputs = vec![output];
-                        graph.nodes.push(Node {
-                            work: Work::of(primitive),
-                            inputs: std::mem::replace(&mut inputs, outputs.clone()),
-                            outputs,
-                            masks: std::mem::replace(&mut masks, vec![None]),
-                            made: vec![None],
-                            layers: vec![layer.path.clone()],
-                        });
-                    }
-                    hanging[step.outputs[0]] = mask;
-                }
+            let masks = step.inputs.iter().map(|slot| hanging[*slot]).collect();
+            let called = Called { model, number, step, layer, masks, given: mask_given(step) };
+            match primitives(number)?.filter(|chain| called.is_given_by(chain)) {
+                Some(chain) => hanging[step.outputs[0]] = graph.push_chain(&called, chain),
                 None => {
-                    // Whether there is a mask shows when it runs.
-                    let may = masked || computes || may_make_masks(layer);
-                    let made: Vec<Option<usize>> = step.outputs.iter().map(|_| may.then(|| graph.mask())).collect();
-                    for (slot, mask) in step.outputs.iter().zip(&made) {
-                        hanging[*slot] = *mask;
-                    }
-                    let (inputs, outputs) = (step.inputs.clone(), step.outputs.clone());
-                    let layers = vec![layer.path.clone()];
-                    graph.nodes.push(Node { work: Work::Call(number), inputs, outputs, masks, made, layers });
+                    let made = graph.push_call(&called);
+                    step.outputs.iter().zip(made).for_each(|(slot, mask)| hanging[*slot] = mask);
                 }
             }
             for slot in model.erased_masks(number) {
@@ -181,6 +117,82 @@ impl Graph {
         Ok(Some(graph))
     }
 
+    /// The nodes of a step that kernels do, and the mask that hangs on what it gives.
+    fn push_chain(&mut self, called: &Called<'_>, mut chain: Vec<Primitive>) -> Option<usize> {
+        let (step, path, number) = (called.step, &called.layer.path, called.number);
+        let computes = called.layer.masking() == Masking::Computes;
+        let passes = called.layer.masking() == Masking::Passes;
+        // The mask that is given, or the one that came with the input.
+        let of_first = match called.given {
+            Some(input) => Some(self.push_mask(step.inputs[input], path, number)),
+            None => called.masks.first().copied().flatten().filter(|_| called.operands() == 1),
+        };
+        let mask = match chain.first() {
+            Some(Primitive::Rows { .. }) if computes => Some(self.push_mask(step.inputs[0], path, number)),
+            Some(Primitive::Recurrent(recurrent)) if computes => of_first.filter(|_| recurrent.sequences),
+            Some(Primitive::Bidirectional { forward, .. }) if computes => of_first.filter(|_| forward.sequences),
+            Some(Primitive::Merge(_)) if computes => called.one_mask().filter(|_| called.merges_masks()),
+            Some(Primitive::Attention(_)) => called.masks.first().copied().flatten().filter(|_| passes),
+            // A mask hangs on a tensor, so on what is the same tensor.
+            _ => of_first.filter(|_| passes || called.model.plan().same_as(step.outputs[0]) != step.outputs[0]),
+        };
+        let (mut inputs, last) = (step.inputs[..called.operands()].to_vec(), chain.len().saturating_sub(1));
+        if let ([Primitive::Attention(attention)], true) = (chain.as_mut_slice(), called.is_masked() && passes) {
+            attention.mask = Some(inputs.len());
+            inputs.push(self.push_pairs(attention.inputs, called));
+        }
+        let mut masks = vec![of_first];
+        for (place, primitive) in chain.into_iter().enumerate() {
+            let outputs = vec![if place == last { step.outputs[0] } else { self.slot() }];
+            self.nodes.push(Node {
+                work: Work::of(primitive),
+                inputs: std::mem::replace(&mut inputs, outputs.clone()),
+                outputs,
+                masks: std::mem::replace(&mut masks, vec![None]),
+                made: vec![None],
+                layers: vec![path.clone()],
+                step: number,
+            });
+        }
+        mask
+    }
+
+    /// The node of a step that the model does, and the masks that may hang on what it gives: whether there is one shows when it
+    /// runs.
+    fn push_call(&mut self, called: &Called<'_>) -> Vec<Option<usize>> {
+        let (step, layer) = (called.step, called.layer);
+        let may = called.is_masked() || layer.masking() == Masking::Computes || may_make_masks(layer);
+        let made: Vec<Option<usize>> = step.outputs.iter().map(|_| may.then(|| self.mask())).collect();
+        self.nodes.push(Node {
+            work: Work::Call,
+            inputs: step.inputs.clone(),
+            outputs: step.outputs.clone(),
+            masks: called.masks.clone(),
+            made: made.clone(),
+            layers: vec![layer.path.clone()],
+            step: called.number,
+        });
+        made
+    }
+
+    /// The mask of the ids in a slot, or of the numbers that are given as a mask.
+    fn push_mask(&mut self, slot: usize, path: &str, step: usize) -> usize {
+        let mask = self.mask();
+        let (inputs, made, layers) = (vec![slot], vec![Some(mask)], vec![path.to_owned()]);
+        self.nodes.push(Node { work: Work::Mask, inputs, outputs: vec![], masks: vec![None], made, layers, step });
+        mask
+    }
+
+    /// The slot of the pairs that count for attention to these inputs of a step.
+    fn push_pairs(&mut self, [query, value, key]: [usize; 3], called: &Called<'_>) -> usize {
+        let slot = self.slot();
+        let of = |input: usize| called.masks.get(input).copied().flatten();
+        let (masks, layers) = (vec![of(query), of(value), of(key)], vec![called.layer.path.clone()]);
+        let (outputs, made, step) = (vec![slot], vec![None], called.number);
+        self.nodes.push(Node { work: Work::Pairs, inputs: vec![], outputs, masks, made, layers, step });
+        slot
+    }
+
     /// Whether these slots are planned to hold tensors of one shape.
     pub(crate) fn are_of_one_shape(&self, slots: &[usize]) -> bool {
         let mut shapes = slots.iter().map(|slot| self.shapes.get(*slot).and_then(Option::as_ref));
@@ -193,7 +205,7 @@ impl Graph {
     /// The steps of the plan that the model is called for.
     pub(crate) fn calls(&self) -> Vec<usize> {
         let call = |node: &Node| match node.work {
-            Work::Call(step) => Some(step),
+            Work::Call => Some(node.step),
             _ => None,
         };
         self.nodes.iter().filter_map(call).collect()
@@ -216,6 +228,65 @@ impl Graph {
     fn mask(&mut self) -> usize {
         self.masks += 1;
         self.masks - 1
+    }
+}
+
+/// A step of the plan, and what hangs on its inputs.
+struct Called<'a> {
+    model: &'a Model,
+    number: usize,
+    step: &'a Step,
+    layer: &'a PlannedLayer,
+    /// The mask of each input.
+    masks: Vec<Option<usize>>,
+    /// The input that is a mask for all of the layer: it is read as one, and is no operand.
+    given: Option<usize>,
+}
+
+impl Called<'_> {
+    fn operands(&self) -> usize {
+        self.step.inputs.len() - usize::from(self.given.is_some())
+    }
+
+    fn is_masked(&self) -> bool {
+        self.masks.iter().any(Option::is_some)
+    }
+
+    /// The mask that all inputs have, as those of a residual do.
+    fn one_mask(&self) -> Option<usize> {
+        let first = self.masks.first().copied().flatten();
+        first.filter(|_| self.masks.iter().all(|mask| *mask == first))
+    }
+
+    /// Whether a layer that merges its inputs gives a mask.
+    fn merges_masks(&self) -> bool {
+        let has: Vec<bool> = self.masks.iter().map(Option::is_some).collect();
+        self.model.merges_masks(self.number, &has)
+    }
+
+    /// Whether kernels for this chain give what the layer does, with the masks that it has.
+    fn is_given_by(&self, chain: &[Primitive]) -> bool {
+        if !takes(chain, self.operands()) || !chain.iter().all(has_kernel) {
+            return false;
+        }
+        if let Some(input) = self.given {
+            // What is fed as it is has to be of numbers that kernels read.
+            let fed = self.model.plan().inputs().iter().find(|fed| fed.slot == self.step.inputs[input]);
+            let numbers = [Dtype::Float32, Dtype::Int32, Dtype::Int64];
+            return fed.is_none_or(|input| numbers.contains(&input.spec.dtype)) && self.goes_with_masks(chain);
+        }
+        match chain {
+            _ if !self.is_masked() => true,
+            [Primitive::Merge(how)] if *how != Merging::Multiply => !self.merges_masks() || self.one_mask().is_some(),
+            [Primitive::Attention(attention)] => attention.mask.is_none() && attention.inputs[0] == 0,
+            chain => self.goes_with_masks(chain),
+        }
+    }
+
+    /// Whether a chain gives the same for an input that carries a mask, or knows what to do with it.
+    fn goes_with_masks(&self, chain: &[Primitive]) -> bool {
+        let merges = matches!(chain, [Primitive::Merge(_) | Primitive::Join { .. }]);
+        self.operands() == 1 && !merges && self.layer.class != "Softmax"
     }
 }
 
@@ -246,18 +317,6 @@ fn takes(chain: &[Primitive], count: usize) -> bool {
 fn may_make_masks(layer: &PlannedLayer) -> bool {
     let of_keras = kandle_model::layers().any(|known| known.class == layer.class);
     !layer.is_operation() && (!of_keras || layer.class == "TimeDistributed")
-}
-
-/// Whether a chain gives the same for an input that carries a mask, or knows what to do with it.
-fn goes_with_masks(chain: &[Primitive], class: &str, operands: usize) -> bool {
-    if operands != 1 {
-        return false;
-    }
-    match chain {
-        [Primitive::Recurrent(_) | Primitive::Bidirectional { .. }] => true,
-        [Primitive::PoolAll { .. }] | [Primitive::Merge(_)] | [Primitive::Join { .. }] => false,
-        _ => class != "Softmax",
-    }
 }
 
 /// Whether there is a kernel for it, with Keras's numbers in every case.

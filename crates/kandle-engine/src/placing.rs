@@ -63,7 +63,7 @@ impl<'a> Placing<'a> {
         for (number, input) in model.plan().inputs().iter().enumerate() {
             placing.places[input.slot] = Place::Input(number);
         }
-        for (slot, _) in model.plan().constants() {
+        for (slot, _) in &graph.constants {
             (placing.is_value[*slot], placing.is_constant[*slot]) = (true, true);
             if placing.by_kernel[*slot] {
                 placing.places[*slot] = placing.kept(*slot);
@@ -80,7 +80,7 @@ impl<'a> Placing<'a> {
                 (Work::Primitive { primitive: Primitive::Reshape(_), .. }, [input], [output]) => {
                     self.base[*output] = self.base[*input];
                 }
-                (Work::Call(_), _, outputs) => {
+                (Work::Call, _, outputs) => {
                     for slot in outputs {
                         (self.by_call[*slot], self.is_value[*slot]) = (true, true);
                     }
@@ -93,7 +93,7 @@ impl<'a> Placing<'a> {
                 let base = self.base[*slot];
                 (self.last_read[*slot], self.last_read[base]) = (number, number);
                 match node.work {
-                    Work::Call(_) => self.is_value[*slot] = true,
+                    Work::Call => self.is_value[*slot] = true,
                     _ => (self.by_kernel[*slot], self.by_kernel[base]) = (true, true),
                 }
             }
@@ -156,6 +156,11 @@ impl<'a> Placing<'a> {
                 false
             }
         }
+    }
+
+    /// Places what is made of masks.
+    pub(crate) fn place_made(&mut self, slot: usize) {
+        self.places[slot] = Place::Register(self.register());
     }
 
     /// Places what a call of the model gives, where kernels read it.

@@ -42,6 +42,11 @@ pub(crate) enum Step {
         ids: usize,
         mask: usize,
     },
+    /// Which pairs count: of the masks of query, value and key.
+    Pairs {
+        masks: Vec<Option<usize>>,
+        output: usize,
+    },
     Call {
         step: usize,
         inputs: Vec<WithMask>,
@@ -104,6 +109,17 @@ enum Mask {
     Tensor(Tensor),
 }
 
+impl Mask {
+    /// A tensor's numbers become bytes.
+    fn as_bytes(&mut self) -> Result<(), Failure> {
+        if let Self::Tensor(tensor) = self {
+            let bytes = tensor.ne(&tensor.zeros_like()?)?.flatten_all()?.to_vec1::<u8>()?;
+            *self = Self::Bytes(Dims::new(tensor.dims())?, bytes);
+        }
+        Ok(())
+    }
+}
+
 /// What is fed to an input.
 pub(crate) struct Feed<'a> {
     pub(crate) operand: Option<Operand<'a>>,
@@ -152,7 +168,12 @@ impl Step {
                 // What stretches has another place than what it is made of.
                 let stretches = matches!(primitive, Primitive::Merge(_)) && !graph.are_of_one_shape(&node.inputs);
                 let in_place = placing.place(number, node, kernel.works_in_place() && !stretches);
-                let reads_mask = matches!(primitive, Primitive::Recurrent(_) | Primitive::Bidirectional { .. });
+                let reads_mask = matches!(
+                    primitive,
+                    Primitive::Recurrent(_)
+                        | Primitive::Bidirectional { .. }
+                        | Primitive::PoolAll { largest: false, .. }
+                );
                 let mask = node.masks.first().copied().flatten().filter(|_| reads_mask);
                 let (bytes, output) = (kernel.bytes(), node.outputs[0]);
                 (Self::Kernel { kernel, inputs: node.inputs.clone(), output, in_place, mask }, bytes)
@@ -161,16 +182,21 @@ impl Step {
                 Some(Some(mask)) => (Self::Mask { ids: node.inputs[0], mask: *mask }, 0),
                 _ => return Ok(None),
             },
-            Work::Call(step) => {
+            Work::Pairs => {
+                let output = node.outputs[0];
+                placing.place_made(output);
+                (Self::Pairs { masks: node.masks.clone(), output }, 0)
+            }
+            Work::Call => {
                 placing.place_values(node);
-                let (plan, of_plan) = (model.plan(), &model.plan().steps()[*step]);
+                let (plan, of_plan) = (model.plan(), &model.plan().steps()[node.step]);
                 let same = match (of_plan.inputs.as_slice(), of_plan.outputs.as_slice()) {
                     ([_], [output]) => plan.same_as(*output) != *output,
                     _ => false,
                 };
                 let inputs = node.inputs.iter().copied().zip(node.masks.iter().copied()).collect();
                 let outputs = node.outputs.iter().copied().zip(node.made.iter().copied()).collect();
-                (Self::Call { step: *step, inputs, outputs, same }, 0)
+                (Self::Call { step: node.step, inputs, outputs, same }, 0)
             }
         }))
     }
@@ -199,11 +225,11 @@ impl Program {
         }
         let apart = |step: &Step| match step {
             Step::Kernel { kernel, .. } => kernel.keeps_rows_apart(),
-            Step::View { .. } | Step::Mask { .. } => true,
+            Step::View { .. } | Step::Mask { .. } | Step::Pairs { .. } => true,
             Step::Call { .. } => false,
         };
         // A constant has no rows of the batch, and masks of outputs would have to be put together.
-        let plain = model.plan().constants().is_empty() && graph.outputs.iter().all(|(_, mask)| mask.is_none());
+        let plain = graph.constants.is_empty() && graph.outputs.iter().all(|(_, mask)| mask.is_none());
         let read = |step: &Step| match step {
             Step::Kernel { kernel, .. } => kernel.bytes_read(),
             _ => 0,
@@ -213,7 +239,7 @@ impl Program {
             steps,
             shown: names,
             spent,
-            constants: model.plan().constants().to_vec(),
+            constants: graph.constants,
             inputs: model.plan().inputs().iter().map(|input| input.slot).collect(),
             outputs: graph.outputs,
             masks: graph.masks,
@@ -286,7 +312,7 @@ impl Program {
                 Step::View { input, output, axes } => {
                     workspace.dims[*output] = viewed(workspace.dims[*input], axes)?;
                 }
-                Step::Mask { .. } | Step::Call { .. } => {}
+                Step::Mask { .. } | Step::Pairs { .. } | Step::Call { .. } => {}
             }
         }
         found.inputs = inputs.to_vec();
@@ -344,6 +370,7 @@ impl Program {
                     let dims = operand.dims;
                     workspace.masks[*mask] = Mask::Bytes(dims, bytes);
                 }
+                Step::Pairs { masks, output } => self.fill_pairs(masks, *output, workspace)?,
                 Step::Call { step, inputs, outputs, same } => {
                     self.call(model, *step, (inputs, outputs, *same), workspace, feeds, outs)?;
                 }
@@ -388,6 +415,44 @@ impl Program {
         registers + workspace.scratch.bytes()
     }
 
+    /// Fills a slot with 1 for each pair of query and key that counts, else 0: a mask that is not there, or has no axis for the
+    /// queries or the keys, is one for all.
+    fn fill_pairs(&self, masks: &[Option<usize>], output: usize, workspace: &mut Workspace) -> Result<(), Failure> {
+        let Place::Register(register) = self.places[output] else { return Ok(()) };
+        for mask in masks.iter().flatten() {
+            workspace.masks[*mask].as_bytes()?;
+        }
+        let of = |mask: &Option<usize>| match mask.map(|mask| &workspace.masks[mask]) {
+            Some(Mask::Bytes(dims, bytes)) => match dims.as_slice() {
+                [batch, steps] => Ok(Some((*batch, *steps, bytes.as_slice()))),
+                _ => Err(Failure::unforeseen("a mask of other axes than batch and time")),
+            },
+            _ => Ok(None),
+        };
+        let found = masks.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let (of_query, of_keys) = found.split_first().ok_or_else(|| Failure::unforeseen("no masks"))?;
+        let (batch, _, _) = found.iter().flatten().next().copied().unwrap_or((1, 1, &[]));
+        let queries = of_query.map_or(1, |(_, steps, _)| steps);
+        let keys = of_keys.iter().flatten().map(|(_, steps, _)| *steps).max().unwrap_or(1);
+        let fits =
+            |expected: usize| move |(rows, steps, _): &(usize, usize, &[u8])| *rows == batch && *steps == expected;
+        if !of_query.iter().all(fits(queries)) || !of_keys.iter().flatten().all(fits(keys)) {
+            return Err(Failure::unforeseen("masks of other sizes"));
+        }
+        let mut numbers = std::mem::take(&mut workspace.registers[register]);
+        numbers.grow(batch * queries * keys);
+        for (at, number) in numbers[..batch * queries * keys].iter_mut().enumerate() {
+            let (key, query, row) = (at % keys, at / keys % queries, at / (keys * queries));
+            let counts =
+                |steps: usize, step: usize| move |(_, _, mask): &(usize, usize, &[u8])| mask[row * steps + step] != 0;
+            let both = of_query.iter().all(counts(queries, query)) && of_keys.iter().flatten().all(counts(keys, key));
+            *number = f32::from(u8::from(both));
+        }
+        workspace.registers[register] = numbers;
+        workspace.dims[output] = Dims::new(&[batch, queries, keys])?;
+        Ok(())
+    }
+
     fn run_kernel(
         &self,
         kernel: &dyn Kernel,
@@ -412,11 +477,8 @@ impl Program {
         };
         let made = kernel.dims(dims)?;
         let count = made.count();
-        if let Some(mask) = mask.map(|mask| &mut workspace.masks[mask])
-            && let Mask::Tensor(tensor) = mask
-        {
-            let bytes = tensor.ne(&tensor.zeros_like()?)?.flatten_all()?.to_vec1::<u8>()?;
-            *mask = Mask::Bytes(Dims::new(tensor.dims())?, bytes);
+        if let Some(mask) = mask {
+            workspace.masks[mask].as_bytes()?;
         }
         // The memory of the output is taken out for as long as the kernel runs.
         let mut scratch = std::mem::take(&mut workspace.scratch);
@@ -577,7 +639,7 @@ impl Program {
 }
 
 /// The shape `(batch, axes…)` of as many numbers.
-fn viewed(dims: Dims, axes: &[Option<usize>]) -> Result<Dims, Failure> {
+pub(crate) fn viewed(dims: Dims, axes: &[Option<usize>]) -> Result<Dims, Failure> {
     let Some((batch, rest)) = dims.as_slice().split_first() else {
         return Err(Failure::unforeseen("a scalar cannot be reshaped"));
     };

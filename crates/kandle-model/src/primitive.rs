@@ -58,6 +58,11 @@ pub enum Primitive {
     },
     /// A function of every number by itself.
     Map(Curve),
+    /// `x` where positive, else `alpha · x`.
+    Slopes {
+        /// `(channels,)` for the last axis, or a single number.
+        alpha: Tensor,
+    },
     /// The softmax along the last axis.
     Softmax,
     /// The largest number, or the mean, of each window of `(batch, spatial…, channels)`. Cells of the padding count for neither.
@@ -121,8 +126,8 @@ impl Primitive {
     /// Whether what comes out at each place of all axes but the last depends on nothing but the row of numbers there.
     #[must_use]
     pub fn is_by_row(&self) -> bool {
-        use Primitive::{Affine, Identity, Map, Normalize, Product, Softmax};
-        matches!(self, Identity | Product { .. } | Affine { .. } | Normalize { .. } | Map(_) | Softmax)
+        use Primitive::{Affine, Identity, Map, Normalize, Product, Slopes, Softmax};
+        matches!(self, Identity | Product { .. } | Affine { .. } | Slopes { .. } | Normalize { .. } | Map(_) | Softmax)
     }
 }
 

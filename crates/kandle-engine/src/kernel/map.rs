@@ -314,6 +314,65 @@ impl Kernel for Affine {
     }
 }
 
+/// `x` where positive, else `alpha · x`, with an alpha for each channel of the last axis or one for all.
+#[derive(Debug)]
+pub(crate) struct Slopes {
+    pub(crate) alpha: Vec<f32>,
+}
+
+struct Sloped<'a> {
+    xs: &'a mut [f32],
+    alpha: &'a [f32],
+}
+
+impl SimdOp for Sloped<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, _: I) {
+        // NaN is not positive, and stays.
+        let sloped = |x: f32, alpha: f32| if x > 0.0 { x } else { x * alpha };
+        match self.alpha {
+            [alpha] => self.xs.iter_mut().for_each(|x| *x = sloped(*x, *alpha)),
+            alpha => {
+                for row in self.xs.chunks_exact_mut(alpha.len()) {
+                    row.iter_mut().zip(alpha).for_each(|(x, alpha)| *x = sloped(*x, *alpha));
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for Slopes {
+    fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
+        let dims = super::only(inputs)?;
+        if self.alpha.len() != 1 && dims.last()? != self.alpha.len() {
+            return Err(Failure::unforeseen("another number of channels"));
+        }
+        Ok(dims)
+    }
+
+    fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        let from = if run.in_place { None } else { Some(run.floats(0)?) };
+        let (width, operations) = (self.alpha.len(), run.out.len() * 4);
+        run.threads.rows(run.out, width, 16, operations, |range, out| {
+            if let Some(from) = from {
+                out.copy_from_slice(&from[range.start * width..range.end * width]);
+            }
+            Sloped { xs: out, alpha: &self.alpha }.dispatch();
+        });
+        Ok(())
+    }
+
+    fn works_in_place(&self) -> bool {
+        true
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val::<[f32]>(&self.alpha)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};

@@ -193,6 +193,8 @@ struct All<'a> {
     largest: bool,
     /// `(cells, channels)` of one image.
     image: &'a [f32],
+    /// 1 for each cell that counts for the mean; none for all.
+    mask: Option<&'a [u8]>,
     out: &'a mut [f32],
     /// As many numbers as channels.
     sums: &'a mut [f32],
@@ -219,18 +221,23 @@ impl SimdOp for All<'_> {
         }
         // Sums of sums: as exact as pairs of halves, and a vector at a time.
         self.out.fill(0.0);
-        for rows in self.image.chunks(channels * RUN) {
+        for (run, rows) in self.image.chunks(channels * RUN).enumerate() {
             self.sums.fill(0.0);
-            for row in rows.chunks_exact(channels) {
+            for (cell, row) in (run * RUN..).zip(rows.chunks_exact(channels)) {
+                // Keras: what does not count is multiplied with 0, so NaN stays.
+                let counts = self.mask.map_or(1.0, |mask| f32::from(mask[cell]));
                 for (sum, x) in self.sums.iter_mut().zip(row) {
-                    *sum += x;
+                    *sum += x * counts;
                 }
             }
             for (out, sum) in self.out.iter_mut().zip(&*self.sums) {
                 *out += sum;
             }
         }
-        let count = (self.image.len() / channels) as f32;
+        let count = match self.mask {
+            Some(mask) => mask.iter().map(|counts| f32::from(*counts)).sum(),
+            None => (self.image.len() / channels) as f32,
+        };
         self.out.iter_mut().for_each(|out| *out /= count);
     }
 }
@@ -253,10 +260,15 @@ impl Kernel for PoolAll {
         if channels == 0 || run.out.is_empty() {
             return Ok(());
         }
-        let size = image.len() / (run.out.len() / channels);
+        let (batch, size) = (run.out.len() / channels, image.len() / (run.out.len() / channels));
+        let cells = size / channels;
+        if run.mask.is_some_and(|mask| mask.bytes.len() != batch * cells || mask.dims.rank() != 2) {
+            return Err(Failure::unforeseen("a mask of another shape"));
+        }
         let [sums] = run.scratch.buffers([channels]);
-        for (image, out) in image.chunks_exact(size).zip(run.out.chunks_exact_mut(channels)) {
-            All { largest: self.largest, image, out, sums }.dispatch();
+        for (row, (image, out)) in image.chunks_exact(size).zip(run.out.chunks_exact_mut(channels)).enumerate() {
+            let mask = run.mask.and_then(|mask| mask.bytes.get(row * cells..(row + 1) * cells));
+            All { largest: self.largest, image, mask, out, sums }.dispatch();
         }
         Ok(())
     }

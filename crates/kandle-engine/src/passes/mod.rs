@@ -1,6 +1,8 @@
 //! What makes a graph smaller before it becomes a program. One file a pass; each keeps every number but for rounding.
 
 mod affine;
+mod common;
+mod constants;
 mod identities;
 mod maps;
 mod once;
@@ -8,14 +10,18 @@ mod pads;
 mod rows;
 mod sums;
 
+use kandle_model::Model;
+
 use crate::{Options, graph::Graph};
 
 /// All passes, in the order that serves them.
 ///
 /// # Errors
 /// What candle reports of the weights.
-pub(crate) fn apply(graph: &mut Graph, options: &Options) -> candle_core::Result<()> {
+pub(crate) fn apply(graph: &mut Graph, model: &Model, options: &Options) -> candle_core::Result<()> {
     identities::remove(graph);
+    constants::fold(graph, model);
+    common::share(graph, model.plan());
     affine::fold(graph)?;
     pads::fuse(graph);
     once::give(graph);

@@ -8,7 +8,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Spec, Value, Weight,
     activation::relu,
     layers::{cannot, one_float},
     numeric::rounded,
@@ -61,5 +61,15 @@ impl KerasLayer for PRelu {
 
     fn masking(&self) -> Masking {
         Masking::Passes
+    }
+
+    /// Where all axes but the last share their slopes.
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let alpha = lowered.weight(0)?;
+        let shared = alpha.dims().split_last().is_some_and(|(_, others)| others.iter().all(|size| *size == 1));
+        if !shared || !lowered.is_called_on_one() {
+            return Ok(None);
+        }
+        Ok(Some(vec![Primitive::Slopes { alpha: alpha.flatten_all()? }]))
     }
 }

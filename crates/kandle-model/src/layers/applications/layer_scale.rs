@@ -8,7 +8,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Spec, Value, Weight,
     layers::{cannot, one_float},
 };
 
@@ -46,5 +46,9 @@ impl KerasLayer for LayerScale {
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
         Ok(vec![input.with_tensor(input.tensor.broadcast_mul(call.weight(0)?)?)])
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Affine { scale: Some(lowered.weight(0)?.clone()), shift: None }]))
     }
 }

@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor, bail};
 use kandle_format::{Dtype, Problem};
 
 use crate::{
-    Activation, Call, Fields, Given, KerasLayer, Policy, Quantization, Shape, Spec, Value, Weight,
+    Activation, Call, Fields, Given, KerasLayer, Lowered, Policy, Primitive, Quantization, Shape, Spec, Value, Weight,
     layers::{cannot, one},
     math::einsum::{Equation, einsum, matmul},
     numeric::{cast, rounded},
@@ -206,6 +206,13 @@ impl KerasLayer for EinsumDense {
         self.activation.keeps_float32()
     }
 
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        match self.product(lowered)? {
+            Some(chain) => self.activation.after(chain, lowered),
+            None => Ok(None),
+        }
+    }
+
     fn quantizes(&self) -> bool {
         true
     }
@@ -253,6 +260,42 @@ impl Terms {
 }
 
 impl EinsumDense {
+    /// As a product over the last axis, where the last letters of the input are the first of the kernel, all of them summed
+    /// over, and those that are left of the kernel end the output.
+    fn product(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let Some(terms) = self.terms.as_ref().filter(|_| self.quantized.is_none() && self.lora.is_none()) else {
+            return Ok(None);
+        };
+        let summed = terms.kernel.iter().take_while(|letter| !terms.output.contains(letter)).count();
+        let (sum, made) = terms.kernel.split_at(summed);
+        let ahead = terms.input.strip_suffix(sum).filter(|ahead| terms.output == [ahead, made].concat());
+        // An ellipsis may stand for no axis, but then the batch is a letter.
+        let fits = terms.ellipsis != Ellipsis::Right && summed > 0 && !made.is_empty();
+        if ahead.is_none() || !fits || !lowered.is_called_on_one() {
+            return Ok(None);
+        }
+        let kernel = lowered.weight(0)?;
+        let (rows, columns) = kernel.dims().split_at(summed);
+        let bias = match &self.bias_axes {
+            Some(axes) if axes != made => return Ok(None),
+            axes => lowered.weight_if(axes.is_some(), 1)?.map(|bias| bias.flatten_all()).transpose()?,
+        };
+        let flat = (rows.iter().product::<usize>(), columns.iter().product::<usize>());
+        let product = Primitive::Product { kernel: kernel.contiguous()?.reshape(flat)?, bias };
+        // The axes between the batch and those that are summed over; one size may be unknown.
+        let axes = &lowered.given.input().map_err(candle_core::Error::msg)?.shape.0;
+        let Some(between) = axes.len().checked_sub(summed).and_then(|end| axes.get(1..end)) else { return Ok(None) };
+        if (summed > 1 || made.len() > 1) && between.iter().filter(|size| size.is_none()).count() > 1 {
+            return Ok(None);
+        }
+        let view = |last: &[usize]| {
+            Primitive::Reshape(between.iter().copied().chain(last.iter().map(|size| Some(*size))).collect())
+        };
+        let before = (summed > 1).then(|| view(&[flat.0]));
+        let after = (made.len() > 1).then(|| view(columns));
+        Ok(Some(before.into_iter().chain([product]).chain(after).collect()))
+    }
+
     /// Rows and columns of a kernel as int4 packs it: what is summed over, and what is not.
     fn flat(&self, kernel: &[usize]) -> (usize, usize) {
         let summed = |letter: &char| self.terms.as_ref().is_some_and(|terms| !terms.output.contains(letter));

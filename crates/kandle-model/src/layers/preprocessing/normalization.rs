@@ -4,11 +4,11 @@
 //!
 //! Source: keras/src/layers/preprocessing/normalization.py.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use kandle_format::{Dtype, Problem, json::Value as Json};
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Masking, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Lowered, Masking, Primitive, Spec, Value, Weight,
     layers::{cannot, one},
     numeric::{constant, constant_like, storage},
 };
@@ -100,9 +100,7 @@ impl KerasLayer for Normalization {
             }
             moment.reshape(shape)?.to_dtype(storage(input.dtype)?)?.to_device(xs.device())
         };
-        let (mean, deviation) = (aligned(mean)?, aligned(variance)?.sqrt()?);
-        let least = constant_like(&deviation, 1e-7)?;
-        let deviation = deviation.lt(&least)?.where_cond(&least, &deviation)?;
+        let (mean, deviation) = (aligned(mean)?, deviation_of(&aligned(variance)?)?);
         let ys = match self.invert {
             true => xs.broadcast_mul(&deviation)?.broadcast_add(&mean)?,
             false => xs.broadcast_sub(&mean)?.broadcast_div(&deviation)?,
@@ -117,6 +115,30 @@ impl KerasLayer for Normalization {
     fn casts_itself(&self) -> bool {
         true
     }
+
+    /// Where all axes but the last share one mean: it is taken off first, as Keras does, since it may be large.
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let kept = self.kept(lowered.rank()).map_err(candle_core::Error::msg)?;
+        if self.invert || !lowered.is_called_on_one() || kept.iter().any(|axis| axis + 1 != lowered.rank()) {
+            return Ok(None);
+        }
+        let [mean, variance] = match &self.moments {
+            Some([mean, variance]) => [mean, variance].map(|moment| moment.to_dtype(DType::F32)?.flatten_all()),
+            None => [lowered.weight(0)?, lowered.weight(1)?].map(Tensor::flatten_all),
+        };
+        let (mean, deviation) = (mean?, deviation_of(&variance?)?);
+        Ok(Some(vec![
+            Primitive::Affine { scale: None, shift: Some(mean.neg()?) },
+            Primitive::Affine { scale: Some(deviation.recip()?), shift: None },
+        ]))
+    }
+}
+
+/// `max(√variance, 1e-7)`.
+fn deviation_of(variance: &Tensor) -> candle_core::Result<Tensor> {
+    let deviation = variance.sqrt()?;
+    let least = constant_like(&deviation, 1e-7)?;
+    deviation.lt(&least)?.where_cond(&least, &deviation)
 }
 
 impl Normalization {
