@@ -278,7 +278,10 @@ impl Called<'_> {
         match chain {
             _ if !self.is_masked() => true,
             [Primitive::Merge(how)] if *how != Merging::Multiply => !self.merges_masks() || self.one_mask().is_some(),
-            [Primitive::Attention(attention)] => attention.mask.is_none() && attention.inputs[0] == 0,
+            [Primitive::Attention(attention)] => {
+                let ends = self.layer.masking() != Masking::Passes;
+                attention.mask.is_none() && attention.inputs[0] == 0 && (ends || attention.takes_padding)
+            }
             chain => self.goes_with_masks(chain),
         }
     }

@@ -291,6 +291,9 @@ pub struct Attention {
     /// Which of them says which pairs count, of axes that broadcast to `(batch, heads, query steps, key steps)`; one with fewer
     /// axes has none for heads, and none for the batch. 0 stands for a pair that does not.
     pub mask: Option<usize>,
+    /// Whether the padding masks of its inputs say in that way too which pairs count. Where not, it is another computation with
+    /// them.
+    pub takes_padding: bool,
     /// `(features, heads · size)`, and its bias.
     pub query: (Tensor, Option<Tensor>),
     /// `(features, key heads · size)`, and its bias.

@@ -263,6 +263,7 @@ impl<const GROUPED: bool> KerasLayer for MultiHeadAttention<GROUPED> {
         Ok(Some(vec![Primitive::Attention(Attention {
             inputs,
             mask,
+            takes_padding: !old,
             query,
             key,
             value,
