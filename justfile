@@ -42,7 +42,14 @@ count *arguments:
 bench +cases:
     cargo build --release --package kandle-cli
     cd benches && cargo build --release --package kandle-bench-tract
+    # candle-onnx wants protoc.
+    ! command -v protoc || (cd benches && cargo build --release --package kandle-bench-candle-onnx)
     python benches/compare.py "$@"
+
+# How time grows with the batch, the length and the vocabulary: the second table of docs/performance.md with `--write`.
+growth *arguments:
+    cargo build --release --package kandle-cli
+    python benches/growth.py "$@"
 
 # The documentation, warnings denied.
 docs:

@@ -9,8 +9,8 @@
 CASE is the folder of a recorded case (`python reference_outputs/record.py my_model.keras --out cases/my_model` makes
 some). Each measurement is a process of its own, pinned to as many processors as it has threads; the runtimes take turns,
 round after round, so that a machine that slows down slows all of them. What a runtime gives is compared with the recorded
-outputs first. tract runs on one thread, through the program of benches/tract (`cargo build --release -p
-kandle-bench-tract` in benches/). `--write` puts the tables and the plot into docs/performance.md and docs/performance.svg.
+outputs first. tract and candle-onnx run on one thread, through the programs of benches/tract and benches/candle-onnx (`cargo
+build --release -p kandle-bench-tract` in benches/; candle-onnx needs protoc to be built). `--write` puts the tables and the plot into docs/performance.md and docs/performance.svg.
 """
 
 import argparse
@@ -23,7 +23,11 @@ import sys
 import tempfile
 import time
 
-RUNTIMES = ["kandle engine", "kandle model", "ONNX Runtime", "tract", "Keras on JAX", "tf.function", "model.predict"]
+RUNTIMES = ["kandle engine", "kandle model", "ONNX Runtime", "tract", "candle-onnx", "Keras on JAX", "tf.function", "model.predict"]
+# No runtime, but how fast one could be: the recorded outputs, copied into memory that is there already.
+COPY = "plain copy"
+# Packages of benches/ with a program each, called as benches/peer says.
+PROGRAMS = {"tract": ("kandle-bench-tract", "tract-onnx"), "candle-onnx": ("kandle-bench-candle-onnx", "candle-onnx")}
 LOADS = ("From the file to being ready to run, imports not counted (the engine compiles, ONNX Runtime and tract read the exported ONNX file, "
          "the others load the .keras file and compile at the first call, which is not counted), and the most memory that the process held:")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -81,8 +85,8 @@ def exported(folder):
         return path, json.load(stream)
 
 
-def of_tract(folder, seconds):
-    """One measurement of tract, in a process of its own."""
+def of_program(runtime, folder, seconds):
+    """One measurement by a program of benches/, a process of its own."""
     import numpy as np
     import onnx
     case, _, outputs = read_case(folder)
@@ -90,11 +94,14 @@ def of_tract(folder, seconds):
     names = [entry.name for entry in onnx.load(path, load_external_data=False).graph.input]
     # A single input may have another name there.
     wanted = [order.index(name.split(":")[0]) for name in names] if len(names) > 1 else [0]
-    program = os.path.join(ROOT, "benches", "target", "release", "kandle-bench-tract")
+    package, peer = PROGRAMS[runtime]
+    program = os.path.join(ROOT, "benches", "target", "release", package)
+    if not os.path.exists(program):
+        raise SystemExit(f"{package} is not built")
     command = [program, path, os.path.join(folder, "io.safetensors"), str(seconds), *(f"input_{i}" for i in wanted)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(done.stderr.strip().splitlines()[0])
+        raise SystemExit((done.stderr.strip().splitlines() or ["nothing was said"])[0])
     made, parts, at = np.fromfile(path + ".out", dtype="float32"), [], 0
     for keras in outputs:
         parts.append(made[at:at + keras.size].reshape(keras.shape))
@@ -102,7 +109,7 @@ def of_tract(folder, seconds):
     check(case, parts, outputs)
     import resource
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    print(json.dumps({**json.loads(done.stdout.splitlines()[-1]), "peak_rss_mb": peak, "version": locked("tract-onnx")}))
+    print(json.dumps({**json.loads(done.stdout.splitlines()[-1]), "peak_rss_mb": peak, "version": locked(peer)}))
 
 
 def locked(package):
@@ -131,12 +138,18 @@ def without_erfc(path):
 
 def one(runtime, folder, threads, seconds):
     """Times one runtime in this process and prints what was found."""
-    if runtime == "tract":
-        return of_tract(folder, seconds)
+    if runtime in PROGRAMS:
+        return of_program(runtime, folder, seconds)
     os.environ["KERAS_BACKEND"] = "jax" if runtime == "Keras on JAX" else "tensorflow"
     case, inputs, outputs = read_case(folder)
     import numpy as np
-    if runtime == "ONNX Runtime":
+    if runtime == COPY:
+        into, load, version = [np.zeros_like(y) for y in outputs], 0.0, np.__version__
+        def run():
+            for to, y in zip(into, outputs):
+                np.copyto(to, y)
+            return into
+    elif runtime == "ONNX Runtime":
         path, order = exported(folder)
         import onnxruntime as ort
         options = ort.SessionOptions()
@@ -228,7 +241,7 @@ def table(rows):
 
 def loads(rows):
     """From the file to being ready, and the most memory of the process, with the first number of threads of each case."""
-    names = [runtime for runtime in RUNTIMES if runtime not in ("kandle model", "model.predict")]
+    names = [runtime for runtime in RUNTIMES if runtime not in ("kandle model", "candle-onnx", "model.predict")]
     lines = ["| case | " + " | ".join(f"{name}, ms" for name in names) + " | " + " | ".join(f"{name}, MB" for name in names) + " |",
              "|---" * (2 * len(names) + 1) + "|"]
     seen = set()
@@ -268,7 +281,19 @@ def conditions(arguments, rows):
         processor = next((line.split(":")[1].strip() for line in stream if line.startswith("model name")), platform.machine())
     versions = sorted({f"{r} {found[r]['version']}" for found in rows.values() for r in found if "version" in found[r]})
     date = time.strftime("%Y-%m-%d")
-    return f"Median milliseconds of {arguments.rounds} rounds of {arguments.seconds:g} s (tf.function and model.predict one), {date}, {processor} ({os.cpu_count()} processors, shared with others); {', '.join(versions)}."
+    return f"Median milliseconds, rounds: {arguments.rounds}, each of {arguments.seconds:g} s (tf.function and model.predict one), {date}, {processor} ({os.cpu_count()} processors, shared with others); {', '.join(versions)}."
+
+
+def write(part, text, file, picture):
+    """Puts a part into docs/performance.md and its picture beside it."""
+    page, mark = os.path.join(ROOT, "docs", "performance.md"), f"<!-- {part} -->\n"
+    with open(page) as stream:
+        before, _, after = stream.read().split(mark)
+    with open(page + ".part", "w") as stream:
+        stream.write(f"{before}{mark}{text}\n{mark}{after}")
+    os.replace(page + ".part", page)
+    with open(os.path.join(ROOT, "docs", file), "w") as stream:
+        stream.write(picture)
 
 
 def main():
@@ -280,7 +305,7 @@ def main():
     parser.add_argument("--runtimes", nargs="+", default=RUNTIMES, choices=RUNTIMES)
     parser.add_argument("--kandle", default=os.path.join(ROOT, "target", "release", "kandle"))
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--one", choices=RUNTIMES, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=[*RUNTIMES, COPY], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         return one(arguments.one, arguments.cases[0], arguments.threads[0], arguments.seconds)
@@ -291,7 +316,7 @@ def main():
             for turn in range(arguments.rounds):
                 for runtime in arguments.runtimes:
                     # Those that are never the fastest, or know one thread only, are timed once.
-                    elsewhere = runtime in ("kandle model", "tract", "model.predict") and threads != arguments.threads[0]
+                    elsewhere = runtime in ("kandle model", *PROGRAMS, "tf.function", "model.predict") and threads != arguments.threads[0]
                     if runtime in failed or elsewhere or (turn > 0 and runtime in ("tf.function", "model.predict")):
                         continue
                     row, failed_for = measure(runtime, folder, threads, arguments)
@@ -305,15 +330,7 @@ def main():
     text = conditions(arguments, rows) + "\n\n" + table(rows) + "\n\n" + LOADS + "\n\n" + loads(rows)
     print("\n" + text)
     if arguments.write:
-        page = os.path.join(ROOT, "docs", "performance.md")
-        with open(page) as stream:
-            before, rest = stream.read().split("<!-- bench -->\n", 1)
-        after = rest.split("<!-- bench -->\n", 1)[1]
-        with open(page + ".part", "w") as stream:
-            stream.write(f"{before}<!-- bench -->\n{text}\n<!-- bench -->\n{after}")
-        os.replace(page + ".part", page)
-        with open(os.path.join(ROOT, "docs", "performance.svg"), "w") as stream:
-            stream.write(plot(rows))
+        write("bench", text, "performance.svg", plot(rows))
 
 
 if __name__ == "__main__":
