@@ -103,7 +103,7 @@ def table(found):
 
 def plot(found):
     """Milliseconds over size, both logarithmic, a panel for each curve."""
-    width, height, left, top = 190, 170, 50, 46
+    width, height, left, top = 240, 170, 56, 46
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {len(CURVES) * (width + left) + 20} {height + top + 60}" font-family="sans-serif" font-size="11">',
            "<style>text{fill:#333}path{fill:none;stroke-width:2}.axis{stroke:#999;stroke-width:1}@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>"]
     for i, (runtime, colour) in enumerate(zip(RUNTIMES, COLOURS)):
@@ -122,7 +122,7 @@ def plot(found):
         for power in range(low, high + 1):
             out.append(f'<text x="{x0 - 4}" y="{y_of(10.0 ** power) + 4:.1f}" text-anchor="end">{10.0 ** power:g}</text>')
         for i, (size, _) in enumerate(rows):
-            out.append(f'<text x="{x_of(i):.1f}" y="{top + height + 16}" text-anchor="middle" font-size="9">{size}</text>')
+            out.append(f'<text x="{x_of(i):.1f}" y="{top + height + 16}" text-anchor="middle" font-size="9">{size.replace(" × ", "×")}</text>')
         for runtime, colour in zip(RUNTIMES, COLOURS):
             points = [f"{x_of(i):.1f} {y_of(of[runtime]):.1f}" for i, (_, of) in enumerate(rows) if runtime in of]
             if points:
