@@ -10,7 +10,8 @@ CASE is the folder of a recorded case (`python reference_outputs/record.py my_mo
 some). Each measurement is a process of its own, pinned to as many processors as it has threads; the runtimes take turns,
 round after round, so that a machine that slows down slows all of them. What a runtime gives is compared with the recorded
 outputs first. tract and candle-onnx run on one thread, through the programs of benches/tract and benches/candle-onnx (`cargo
-build --release -p kandle-bench-tract` in benches/; candle-onnx needs protoc to be built). `--write` puts the tables and the plot into docs/performance.md and docs/performance.svg.
+build --release -p kandle-bench-tract` in benches/; candle-onnx needs protoc to be built). `--write` puts the tables and the
+plot into docs/performance.md and docs/performance.svg.
 """
 
 import argparse
@@ -281,7 +282,8 @@ def conditions(arguments, rows):
         processor = next((line.split(":")[1].strip() for line in stream if line.startswith("model name")), platform.machine())
     versions = sorted({f"{r} {found[r]['version']}" for found in rows.values() for r in found if "version" in found[r]})
     date = time.strftime("%Y-%m-%d")
-    return f"Median milliseconds, rounds: {arguments.rounds}, each of {arguments.seconds:g} s (tf.function and model.predict one), {date}, {processor} ({os.cpu_count()} processors, shared with others); {', '.join(versions)}."
+    rounds = "one round" if arguments.rounds == 1 else f"{arguments.rounds} rounds"
+    return f"Median milliseconds of {rounds} of {arguments.seconds:g} s (tf.function and model.predict one), {date}, {processor} ({os.cpu_count()} processors, shared with others); {', '.join(versions)}."
 
 
 def write(part, text, file, picture):

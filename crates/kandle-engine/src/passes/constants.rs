@@ -64,6 +64,9 @@ fn by_kernel(primitive: &Primitive, inputs: &[Value]) -> Result<Tensor, Failure>
     for input in inputs {
         let flat = input.tensor.flatten_all()?;
         let is_float = input.dtype == Dtype::Float32;
+        if input.dtype.is_float() && !is_float {
+            return Err(Failure::unforeseen("a constant of another dtype"));
+        }
         floats.push(if is_float { flat.to_vec1::<f32>()? } else { vec![] });
         ids.push(if is_float { vec![] } else { flat.to_dtype(candle_core::DType::I64)?.to_vec1::<i64>()? });
     }
