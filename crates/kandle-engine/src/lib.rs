@@ -15,6 +15,7 @@ mod dims;
 mod engine;
 mod graph;
 mod kernel;
+mod masks;
 mod memory;
 mod passes;
 mod placing;

@@ -14,6 +14,7 @@ use crate::{
     dims::Dims,
     graph::{Graph, Node, Work},
     kernel::{Data, Kernel, MaskOf, Operand, Run, Scratch},
+    masks::{Mask, pairs_of},
     memory::{Numbers, Store},
     placing::{Place, Placing},
     threads::Threads,
@@ -99,25 +100,6 @@ pub(crate) struct Measured {
     pub(crate) most: usize,
     /// Those of all steps.
     pub(crate) all: usize,
-}
-
-#[derive(Debug, Default)]
-enum Mask {
-    #[default]
-    Absent,
-    Bytes(Dims, Vec<u8>),
-    Tensor(Tensor),
-}
-
-impl Mask {
-    /// A tensor's numbers become bytes.
-    fn as_bytes(&mut self) -> Result<(), Failure> {
-        if let Self::Tensor(tensor) = self {
-            let bytes = tensor.ne(&tensor.zeros_like()?)?.flatten_all()?.to_vec1::<u8>()?;
-            *self = Self::Bytes(Dims::new(tensor.dims())?, bytes);
-        }
-        Ok(())
-    }
 }
 
 /// What is fed to an input.
@@ -404,7 +386,7 @@ impl Program {
     /// The mask of output number `output` of the last run.
     pub(crate) fn mask_of(&self, output: usize, workspace: &Workspace) -> candle_core::Result<Option<Tensor>> {
         match self.outputs.get(output) {
-            Some((_, Some(mask))) => tensor_of(&workspace.masks[*mask]),
+            Some((_, Some(mask))) => workspace.masks[*mask].tensor(),
             _ => Ok(None),
         }
     }
@@ -415,41 +397,14 @@ impl Program {
         registers + workspace.scratch.bytes()
     }
 
-    /// Fills a slot with 1 for each pair of query and key that counts, else 0: a mask that is not there, or has no axis for the
-    /// queries or the keys, is one for all.
+    /// Fills a slot with the pairs of query and key that count.
     fn fill_pairs(&self, masks: &[Option<usize>], output: usize, workspace: &mut Workspace) -> Result<(), Failure> {
         let Place::Register(register) = self.places[output] else { return Ok(()) };
         for mask in masks.iter().flatten() {
             workspace.masks[*mask].as_bytes()?;
         }
-        let of = |mask: &Option<usize>| match mask.map(|mask| &workspace.masks[mask]) {
-            Some(Mask::Bytes(dims, bytes)) => match dims.as_slice() {
-                [batch, steps] => Ok(Some((*batch, *steps, bytes.as_slice()))),
-                _ => Err(Failure::unforeseen("a mask of other axes than batch and time")),
-            },
-            _ => Ok(None),
-        };
-        let found = masks.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        let (of_query, of_keys) = found.split_first().ok_or_else(|| Failure::unforeseen("no masks"))?;
-        let (batch, _, _) = found.iter().flatten().next().copied().unwrap_or((1, 1, &[]));
-        let queries = of_query.map_or(1, |(_, steps, _)| steps);
-        let keys = of_keys.iter().flatten().map(|(_, steps, _)| *steps).max().unwrap_or(1);
-        let fits =
-            |expected: usize| move |(rows, steps, _): &(usize, usize, &[u8])| *rows == batch && *steps == expected;
-        if !of_query.iter().all(fits(queries)) || !of_keys.iter().flatten().all(fits(keys)) {
-            return Err(Failure::unforeseen("masks of other sizes"));
-        }
-        let mut numbers = std::mem::take(&mut workspace.registers[register]);
-        numbers.grow(batch * queries * keys);
-        for (at, number) in numbers[..batch * queries * keys].iter_mut().enumerate() {
-            let (key, query, row) = (at % keys, at / keys % queries, at / (keys * queries));
-            let counts =
-                |steps: usize, step: usize| move |(_, _, mask): &(usize, usize, &[u8])| mask[row * steps + step] != 0;
-            let both = of_query.iter().all(counts(queries, query)) && of_keys.iter().flatten().all(counts(keys, key));
-            *number = f32::from(u8::from(both));
-        }
-        workspace.registers[register] = numbers;
-        workspace.dims[output] = Dims::new(&[batch, queries, keys])?;
+        let masks = masks.iter().map(|mask| mask.map(|mask| &workspace.masks[mask]));
+        workspace.dims[output] = pairs_of(masks, &mut workspace.registers[register])?;
         Ok(())
     }
 
@@ -600,7 +555,7 @@ impl Program {
                     Value::new(tensor?, fed.map_or(Dtype::Float32, |feed| feed.dtype))
                 }
             };
-            let mask = mask.map(|mask| tensor_of(&workspace.masks[mask])).transpose()?.flatten();
+            let mask = mask.map(|mask| workspace.masks[mask].tensor()).transpose()?.flatten();
             given.push(value.with_mask(mask));
         }
         let made = model.run_step(step, &given)?;
@@ -650,14 +605,6 @@ pub(crate) fn viewed(dims: Dims, axes: &[Option<usize>]) -> Result<Dims, Failure
         return Err(Failure::unforeseen("a shape that does not fit"));
     }
     axes.iter().try_fold(Dims::new(&[*batch])?, |dims, axis| dims.and(axis.unwrap_or(features / known.max(1))))
-}
-
-fn tensor_of(mask: &Mask) -> candle_core::Result<Option<Tensor>> {
-    Ok(match mask {
-        Mask::Absent => None,
-        Mask::Bytes(dims, bytes) => Some(Tensor::from_slice(bytes, dims.as_slice(), &Device::Cpu)?),
-        Mask::Tensor(tensor) => Some(tensor.clone()),
-    })
 }
 
 fn give_value(out: &mut Out<'_>, value: Value) -> Result<(), Failure> {
