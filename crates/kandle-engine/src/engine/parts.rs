@@ -88,30 +88,34 @@ impl Engine {
         if threads == 1 {
             return self.run_rows(program, workspace, operands, (0..batch, rows), &mut rest[..count]);
         }
-        let wrong = Mutex::new(None);
-        let of_thread = batch.div_ceil(rows).div_ceil(threads) * rows;
-        let mut workspace = Some(workspace);
-        let works = (0..batch).step_by(of_thread).map(|from| {
-            let range = from..(from + of_thread).min(batch);
+        let (wrong, workspace) = (Mutex::new(None), Mutex::new(Some(workspace)));
+        let pieces = (0..batch).step_by(rows).map(|from| {
+            let range = from..(from + rows).min(batch);
             let mut own: [&mut [f32]; FEW] = Default::default();
             for ((own, rest), dims) in own.iter_mut().zip(&mut rest).zip(outputs) {
                 let row = dims.count() / batch;
                 (*own, *rest) = std::mem::take(rest).split_at_mut(range.len() * row);
             }
-            let (wrong, workspace) = (&wrong, workspace.take());
-            move || {
-                let (rows, outs) = ((range, rows), &mut own[..count]);
-                let done = match workspace {
-                    Some(workspace) => self.run_rows(program, workspace, operands, rows, outs),
-                    None => self
-                        .on_kept_memory(program, |workspace| self.run_rows(program, workspace, operands, rows, outs)),
-                };
-                if let Err(failure) = done {
-                    *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            (range, own)
+        });
+        self.threads.each(pieces, |first, more| {
+            let on_memory = |workspace: &mut Workspace| {
+                let mut piece = Some(first);
+                while let Some((range, mut outs)) = piece {
+                    self.run_rows(program, workspace, operands, (range, rows), &mut outs[..count])?;
+                    piece = more();
                 }
+                Ok(())
+            };
+            let own = workspace.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let done = match own {
+                Some(workspace) => on_memory(workspace),
+                None => self.on_kept_memory(program, on_memory),
+            };
+            if let Err(failure) = done {
+                *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             }
         });
-        self.threads.each(works);
         wrong.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 

@@ -386,8 +386,11 @@ impl Kernel for Attention {
         };
         let wrong = Mutex::new(None);
         let operations = 2 * batch * self.heads * queries * keys * (self.size + self.of_value);
-        // All heads of some queries of a batch row at a time, so that what they give lies side by side.
-        run.threads.rows(all, of_heads, MOST_ROWS, operations, |range, out| {
+        // All heads of some queries of a batch row at a time, so that what they give lies side by side; of as many queries as can
+        // be, since the keys are packed for them.
+        let threads = run.threads.count();
+        let block = if batch < threads { queries.div_ceil(threads).next_multiple_of(MOST_ROWS) } else { queries };
+        run.threads.rows(all, of_heads, block, operations, |range, out| {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let new =
                 || Head { keys: Packed::empty(), values: Packed::empty(), weights: Vec::new(), shares: Vec::new() };

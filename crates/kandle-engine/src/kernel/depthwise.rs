@@ -16,7 +16,7 @@ use super::{
     convolution::{Placed, Three, output, three},
     map::{Map, clip},
 };
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, threads::MOVED};
 
 /// One filter for each channel.
 #[derive(Debug)]
@@ -253,7 +253,9 @@ impl Kernel for Depthwise {
         let dims = run.operand(0)?.dims;
         let (_, spatial, channels) = dims.image(self.windows.len())?;
         let axes = three(spatial, &self.windows, &self.placed)?;
-        let operations = run.out.len() * self.windows.iter().map(|window| window.kernel).product::<usize>() * 2;
+        // A vector is read for each product.
+        let taps: usize = self.windows.iter().map(|window| window.kernel).product();
+        let operations = MOVED * run.out.len() * taps / 2;
         let [.., (_, of_width, _)] = axes;
         // A line of cells.
         let line = of_width.output * channels;

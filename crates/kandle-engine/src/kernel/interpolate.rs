@@ -9,7 +9,7 @@ use rten_simd::{
 };
 
 use super::{Kernel, Run};
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, threads::MOVED};
 
 /// `(batch, height, width, channels)` so many times as high and wide.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Kernel for Interpolate {
         if line == 0 {
             return Ok(());
         }
-        let operations = 8 * run.out.len();
+        let operations = 2 * MOVED * run.out.len();
         run.threads.rows(run.out, line, 1, operations, |range, out| {
             Lines { image, sizes: [height, width, channels], kernel: self, from: range.start, out }.dispatch();
         });

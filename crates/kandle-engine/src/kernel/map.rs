@@ -8,7 +8,7 @@ use rten_simd::{
 use rten_vecmath as vecmath;
 
 use super::{Kernel, Run};
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, threads::MOVED};
 
 /// A function that there is a loop for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -223,7 +223,7 @@ impl Kernel for Map {
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let from = if run.in_place { None } else { Some(run.floats(0)?) };
-        let operations = run.out.len() * 16;
+        let operations = 2 * MOVED * run.out.len();
         run.threads.rows(run.out, 1, 64, operations, |range, out| {
             if let Some(from) = from {
                 out.copy_from_slice(&from[range]);
@@ -292,7 +292,7 @@ impl Kernel for Affine {
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let from = if run.in_place { None } else { Some(run.floats(0)?) };
         let width = self.scale.len();
-        let operations = run.out.len() * 4;
+        let operations = MOVED * run.out.len();
         run.threads.rows(run.out, width, 16, operations, |range, out| {
             if let Some(from) = from {
                 out.copy_from_slice(&from[range.start * width..range.end * width]);
@@ -354,7 +354,7 @@ impl Kernel for Slopes {
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let from = if run.in_place { None } else { Some(run.floats(0)?) };
-        let (width, operations) = (self.alpha.len(), run.out.len() * 4);
+        let (width, operations) = (self.alpha.len(), MOVED * run.out.len());
         run.threads.rows(run.out, width, 16, operations, |range, out| {
             if let Some(from) = from {
                 out.copy_from_slice(&from[range.start * width..range.end * width]);

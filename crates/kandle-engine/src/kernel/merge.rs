@@ -7,6 +7,7 @@ use super::{Kernel, Run, map::Map};
 use crate::{
     Failure,
     dims::{Dims, MOST_AXES},
+    threads::MOVED,
 };
 
 /// Tensors of one rank, one after the other; axes of size 1 stretch.
@@ -127,7 +128,7 @@ impl Kernel for Merge {
             return Ok(());
         }
         let from = if run.in_place { None } else { Some(run.floats(0)?) };
-        let operations = run.out.len() * 4;
+        let operations = MOVED * run.out.len();
         run.threads.rows(run.out, 1, 64, operations, |range, out| {
             if let Some(from) = from {
                 out.copy_from_slice(&from[range.clone()]);

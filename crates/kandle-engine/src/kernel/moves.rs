@@ -4,6 +4,7 @@ use super::{Kernel, Run};
 use crate::{
     Failure,
     dims::{Dims, MOST_AXES},
+    threads::MOVED,
 };
 
 /// Several tensors one behind the other along an axis.
@@ -39,18 +40,22 @@ impl Kernel for Join {
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let size = inner(run.dims, self.axis);
-        let mut at = 0;
-        for number in 0..run.inputs.len() {
-            let (from, dims) = (run.floats(number)?, run.operand(number)?.dims);
-            let part = inner(dims, self.axis);
-            if part == 0 {
-                continue;
-            }
-            for (out, from) in run.out.chunks_exact_mut(size).zip(from.chunks_exact(part)) {
-                out[at..at + part].copy_from_slice(from);
-            }
-            at += part;
+        if size == 0 {
+            return Ok(());
         }
+        let parts = |number: usize| Ok((run.floats(number)?, inner(run.operand(number)?.dims, self.axis)));
+        let parts = (0..run.inputs.len()).map(parts).collect::<Result<Vec<_>, Failure>>()?;
+        let operations = MOVED * run.out.len();
+        run.threads.rows(run.out, size, 1, operations, |range, out| {
+            let mut at = 0;
+            for (from, part) in parts.iter().filter(|(_, part)| *part > 0) {
+                let from = &from[range.start * part..range.end * part];
+                for (out, from) in out.chunks_exact_mut(size).zip(from.chunks_exact(*part)) {
+                    out[at..at + part].copy_from_slice(from);
+                }
+                at += part;
+            }
+        });
         Ok(())
     }
 }
@@ -114,6 +119,15 @@ pub(crate) fn next(index: &mut [usize; MOST_AXES], sizes: &[usize]) {
     }
 }
 
+/// The index of a number of `sizes`.
+fn index_of(number: usize, sizes: &[usize]) -> [usize; MOST_AXES] {
+    let (mut index, mut rest) = ([0; MOST_AXES], number);
+    for (axis, size) in sizes.iter().enumerate().rev() {
+        (index[axis], rest) = (rest % size, rest / size);
+    }
+    index
+}
+
 /// Zeros around, or a part from within: each axis so much before and after.
 #[derive(Debug)]
 pub(crate) struct Margins {
@@ -143,22 +157,42 @@ impl Kernel for Margins {
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let (from, dims) = (run.floats(0)?, run.operand(0)?.dims);
         let (small, large) = if self.crops { (run.dims, dims) } else { (dims, run.dims) };
-        if !self.crops {
-            run.out.fill(0.0);
+        if run.out.is_empty() {
+            return Ok(());
         }
-        let Some((_, outer)) = small.as_slice().split_last() else { return Ok(()) };
-        let (width, lines) = (small.last()?, outer.iter().product::<usize>());
-        let (mut index, rank) = ([0; MOST_AXES], small.rank());
-        for line in 0..lines {
-            let axes = large.as_slice().iter().zip(&index).zip(&self.margins).take(rank);
-            let at = axes.fold(0, |at, ((size, index), (before, _))| at * size + index + before);
-            if self.crops {
-                run.out[line * width..(line + 1) * width].copy_from_slice(&from[at..at + width]);
-            } else {
-                run.out[at..at + width].copy_from_slice(&from[line * width..(line + 1) * width]);
+        // Axes that keep their size are one with the axis before them: lines are long.
+        let rank = self.margins.iter().rposition(|margins| *margins != (0, 0)).map_or(1, |last| last + 1);
+        let (of_small, of_large) = (&small.as_slice()[..rank - 1], &large.as_slice()[..rank - 1]);
+        let cell = inner(small, rank);
+        let (width, wide) = (inner(small, rank - 1), inner(large, rank - 1));
+        let before = self.margins[rank - 1].0 * cell;
+        // The line of one for a line of the other, its index given.
+        let place = |index: &[usize; MOST_AXES]| {
+            let mut axes = of_small.iter().zip(of_large).zip(index).zip(&self.margins);
+            axes.try_fold(0, |at, (((small, large), index), (before, _))| match self.crops {
+                true => Some(at * large + index + before),
+                false => index.checked_sub(*before).filter(|index| index < small).map(|index| at * small + index),
+            })
+        };
+        let (outer, size) = if self.crops { (of_small, width) } else { (of_large, wide) };
+        let operations = MOVED * run.out.len();
+        run.threads.rows(run.out, size, 1, operations, |range, out| {
+            let mut index = index_of(range.start, outer);
+            for out in out.chunks_exact_mut(size) {
+                match place(&index) {
+                    Some(line) if self.crops => out.copy_from_slice(&from[line * wide + before..][..width]),
+                    Some(line) => {
+                        let (zeros, rest) = out.split_at_mut(before);
+                        let (copied, more) = rest.split_at_mut(width);
+                        zeros.fill(0.0);
+                        copied.copy_from_slice(&from[line * width..][..width]);
+                        more.fill(0.0);
+                    }
+                    None => out.fill(0.0),
+                }
+                next(&mut index, outer);
             }
-            next(&mut index, outer);
-        }
+        });
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use rten_simd::{
 use rten_vecmath::Exp;
 
 use super::{Kernel, Run, map::Map};
-use crate::{Failure, dims::Dims};
+use crate::{Failure, dims::Dims, threads::MOVED};
 
 /// `(xs − mean) / √(variance + epsilon) · gamma + beta` over the last axis, or without the mean.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl Kernel for Normalize {
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let from = if run.in_place { None } else { Some(run.floats(0)?) };
         let width = self.gamma.len();
-        let operations = run.out.len() * 8;
+        let operations = 2 * MOVED * run.out.len();
         run.threads.rows(run.out, width, 1, operations, |range, out| {
             let from = from.map(|from| &from[range.start * width..range.end * width]);
             NormalizeRows { kernel: self, from, out }.dispatch();

@@ -1,7 +1,7 @@
 //! Rows of a table for ids: an embedding, and everything after it that looks at one row at a time.
 
 use super::{Data, Kernel, Run};
-use crate::{Failure, dims::Dims, memory::Numbers};
+use crate::{Failure, dims::Dims, memory::Numbers, threads::MOVED};
 
 /// The rows of `table`, `(vocabulary, features)`.
 #[derive(Debug)]
@@ -47,8 +47,7 @@ impl Kernel for Rows {
             return Ok(());
         }
         let wrong = std::sync::Mutex::new(None);
-        // A copy is worth a thread when it is long.
-        let operations = run.out.len() / 2;
+        let operations = MOVED * run.out.len();
         run.threads.rows(run.out, self.features, 1, operations, |range, out| {
             let copied = match ids {
                 Data::F32(ids) => self.copy(&ids[range], out, truncated),

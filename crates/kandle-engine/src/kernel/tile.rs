@@ -302,7 +302,7 @@ pub(crate) fn multiply_by_columns<R: Rows>(threads: &Threads, rows: &R, packed: 
         return false;
     }
     if let Some(product) = Product::new(rows, 0..rows.count(), packed, target) {
-        threads.split(panels, |panels| Product { panels, range: product.range.clone(), ..product }.dispatch());
+        threads.split(panels, 1, |panels| Product { panels, range: product.range.clone(), ..product }.dispatch());
     }
     true
 }

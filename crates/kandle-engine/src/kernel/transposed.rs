@@ -12,7 +12,7 @@ use super::{
     numbers,
     tile::{Columns, MOST_ROWS, Matrix, Packed, Target, multiply},
 };
-use crate::{Failure, dims::Dims, memory::Store};
+use crate::{Failure, dims::Dims, memory::Store, threads::MOVED};
 
 /// A transposed convolution with its kernel packed.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl Kernel for Transposed {
             multiply(&matrix, range, &self.kernel, Target { out, stride: columns, bias: None, more: None, relu: None });
         });
         let (products, line) = (&*products, axes[2].output * self.bias.len());
-        let operations = 2 * products.len();
+        let operations = MOVED * products.len();
         run.threads.rows(run.out, line, 1, operations, |range, out| {
             Lines { products, bias: &self.bias, axes, from: range.start, out }.dispatch();
             if let Some(map) = self.map {
