@@ -30,12 +30,13 @@ use crate::{
     memory::Store,
 };
 
-/// The kernel of a primitive.
+/// The kernel of a primitive, its weights times `scale`, which products and convolutions alone have.
 ///
 /// # Errors
 /// What candle reports of the weights.
 pub(crate) fn kernel_of(
     primitive: &Primitive,
+    scale: Option<&[f32]>,
     adds: bool,
     map: Option<Map>,
     store: &mut Store,
@@ -51,7 +52,7 @@ pub(crate) fn kernel_of(
         Primitive::Product { kernel, bias } => {
             let (features, units) = kernel.dims2()?;
             let bias = optional(bias)?;
-            let product = with_numbers(kernel, |kernel| Product::new(store, kernel, features, units, bias))?;
+            let product = with_numbers(kernel, |kernel| Product::new(store, (kernel, scale, bias), features, units))?;
             Box::new(Product { adds, map, ..product })
         }
         Primitive::Convolution(convolution) => {
@@ -67,12 +68,14 @@ pub(crate) fn kernel_of(
                 let bias = bias.unwrap_or_else(|| vec![0.0; inner]);
                 Box::new(Depthwise { kernel: numbers(kernel)?, channels: inner, bias, windows, placed, map })
             } else if convolution.is_by_row() {
-                let product = with_numbers(kernel, |kernel| Product::new(store, kernel, inner, filters, bias))?;
+                let product =
+                    with_numbers(kernel, |kernel| Product::new(store, (kernel, scale, bias), inner, filters))?;
                 Box::new(Product { adds, map, ..product })
             } else {
                 let sizes = (inner, filters, convolution.groups);
-                let made =
-                    with_numbers(kernel, |kernel| Convolution::new(store, (kernel, bias), sizes, (windows, placed)))?;
+                let made = with_numbers(kernel, |kernel| {
+                    Convolution::new(store, (kernel, scale, bias), sizes, (windows, placed))
+                })?;
                 Box::new(Convolution { adds, map, ..made })
             }
         }
@@ -156,7 +159,7 @@ pub(crate) fn shown(node: &Node, model: &Model) -> String {
             let layer = model.plan().steps().get(node.step).and_then(|step| model.plan().layers().get(step.layer));
             format!("model: {}", layer.map_or("", |layer| layer.class.as_str()))
         }
-        Work::Primitive { primitive, adds, map } => {
+        Work::Primitive { primitive, adds, map, .. } => {
             let name = match primitive {
                 Primitive::Rows { .. } => "rows",
                 Primitive::Product { .. } => "product",

@@ -42,6 +42,8 @@ pub(crate) enum Work {
     /// A kernel.
     Primitive {
         primitive: Primitive,
+        /// A factor for each channel of what it gives, that goes into its weights when they are packed.
+        scale: Option<Vec<f32>>,
         /// Whether the last input is added to what it gives.
         adds: bool,
         /// What is then done with every number.
@@ -57,7 +59,7 @@ pub(crate) enum Work {
 
 impl Work {
     fn of(primitive: Primitive) -> Self {
-        Self::Primitive { primitive, adds: false, map: None }
+        Self::Primitive { primitive, scale: None, adds: false, map: None }
     }
 }
 

@@ -65,6 +65,22 @@ impl Bytes {
         (end <= self.range.end).then(|| Self { store: Arc::clone(&self.store), range: start..end })
     }
 
+    /// Tells the system that the memory of `read`, if it is mapped and of these bytes, may be given to others: who looks there
+    /// again gets them from the file again.
+    pub(crate) fn let_go(&self, read: &[u8]) {
+        let Store::Mapped(map) = &*self.store else { return };
+        let first = read.as_ptr().addr().checked_sub(map.as_ptr().addr());
+        let Some(first) = first.filter(|first| first + read.len() <= map.len()) else { return };
+        #[cfg(unix)]
+        // Safety: it is a part of the map, which is of a file and never written, so that nothing is lost: as stated in `open`.
+        // Where the system knows better, it may.
+        #[allow(
+            unsafe_code,
+            reason = "advice that drops pages is unsafe, since elsewhere it would drop what was written"
+        )]
+        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, read.len()) };
+    }
+
     /// The bytes themselves.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
@@ -104,6 +120,21 @@ mod tests {
         assert!(part.part(1, 3).is_none(), "a part of a part cannot reach beyond it");
         assert!(bytes.part(u64::MAX, 1).is_none());
         assert!(bytes.part(1, u64::MAX).is_none());
+    }
+
+    #[test]
+    fn what_was_let_go_is_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let written: Vec<u8> = (0..100_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        std::fs::write(&path, &written).unwrap();
+        for bytes in [Bytes::open(&path).unwrap(), Bytes::from(written.clone())] {
+            let part = bytes.part(5_000, 80_000).unwrap();
+            part.let_go(part.as_slice());
+            // Of other memory nothing goes.
+            part.let_go(&written);
+            assert_eq!(bytes.as_slice(), written);
+        }
     }
 
     #[test]

@@ -331,6 +331,14 @@ impl<'a> Array<'a> {
         Ok(bytes)
     }
 
+    /// Tells the system that the memory into which the file's bytes were mapped may be given to others, for who has read them and
+    /// does not look again soon. Nothing is lost.
+    pub fn let_go(&self) {
+        if let Ok(Cow::Borrowed(bytes)) = self.bytes() {
+            self.file.bytes.let_go(bytes);
+        }
+    }
+
     fn stored_bytes(&self, expected: u64) -> Result<Cow<'a, [u8]>> {
         if expected == 0 {
             return Ok(Cow::Borrowed(&[]));

@@ -11,6 +11,9 @@ use crate::{
     model::{prepared, primitives},
 };
 
+/// Numbers of a weight whose pages of the file are let go once it is read.
+const LARGE: usize = 1 << 14;
+
 /// A plan on an open file: every weight found and checked, none read yet.
 pub struct InFile<'a> {
     plan: &'a Arc<Plan>,
@@ -73,7 +76,15 @@ impl<'a> InFile<'a> {
         let entries = self.plan.weights_of(layer);
         let names = entries.iter().flat_map(|entry| entry.weights.iter().map(|weight| entry.name(weight)));
         let found = names.filter_map(|name| self.found.get(&name));
-        found.map(|found| read(found, &Device::Cpu).map_err(|error| error.in_file(self.archive.name()))).collect()
+        let read = |found: &Found<'a>| {
+            let tensor = read(found, &Device::Cpu).map_err(|error| error.in_file(self.archive.name()))?;
+            // Large weights are not in memory twice.
+            if tensor.elem_count() >= LARGE {
+                found.let_go();
+            }
+            Ok(tensor)
+        };
+        found.map(read).collect()
     }
 
     fn failed(&self, layer: &PlannedLayer, error: candle_core::Error) -> Error {

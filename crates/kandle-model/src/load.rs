@@ -138,6 +138,11 @@ impl Found<'_> {
         tensor.map_err(|error| self.candle_failed(error))
     }
 
+    /// Says that the numbers are not looked at again soon: see [`kandle_format::Array::let_go`].
+    pub(crate) fn let_go(&self) {
+        self.source.arrays().for_each(|array| array.let_go());
+    }
+
     fn var<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Var> {
         Var::from_vec(numbers, self.weight.candle_shape(), device).map_err(|error| self.candle_failed(error))
     }

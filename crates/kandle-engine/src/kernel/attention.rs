@@ -405,7 +405,7 @@ impl Kernel for Attention {
                         let shared = head / each.max(1);
                         memory.keys.fill_transposed(&key.head(batch, shared, self.size));
                         let Matrix { numbers, stride, depth, .. } = value.head(batch, shared, self.of_value);
-                        memory.values.fill(keys, &Columns { numbers, count: depth, stride });
+                        memory.values.fill(keys, &Columns { numbers, count: depth, stride, scale: None });
                     }
                     let queries = from - batch * queries..to - batch * queries;
                     let at = HeadOf { batch, head, query, queries, keys, pairs };

@@ -87,17 +87,19 @@ pub(crate) fn output(dims: Dims, windows: &[Window], placed: &Placed, channels: 
 }
 
 impl Convolution {
-    /// `kernel` is `(spatial…, channels / groups, filters)`, row-major; `inner` the channels of a group.
+    /// `kernel` is `(spatial…, channels / groups, filters)`, row-major, and is scaled by `(filters,)`; `inner` the channels of a
+    /// group.
     pub(crate) fn new(
         store: &mut Store,
-        (kernel, bias): (&[f32], Option<Vec<f32>>),
+        (kernel, scale, bias): (&[f32], Option<&[f32]>, Option<Vec<f32>>),
         (inner, filters, groups): (usize, usize, usize),
         (windows, placed): (Vec<Window>, Placed),
     ) -> Self {
         let taps: usize = windows.iter().map(|window| window.kernel).product();
         let of_group = filters / groups.max(1);
         let kernels = (0..groups).map(|group| {
-            let columns = Columns { numbers: &kernel[group * of_group..], count: of_group, stride: filters };
+            let scale = scale.map(|scale| &scale[group * of_group..][..of_group]);
+            let columns = Columns { numbers: &kernel[group * of_group..], count: of_group, stride: filters, scale };
             Packed::new(store, taps * inner, &[columns])
         });
         let kernels = kernels.collect();

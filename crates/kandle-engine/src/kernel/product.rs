@@ -18,15 +18,15 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// `kernel` is `(features, units)`, row-major.
+    /// `kernel` is `(features, units)`, row-major, and is scaled by `(units,)`.
     pub(crate) fn new(
         store: &mut Store,
-        kernel: &[f32],
+        (kernel, scale, bias): (&[f32], Option<&[f32]>, Option<Vec<f32>>),
         features: usize,
         units: usize,
-        bias: Option<Vec<f32>>,
     ) -> Self {
-        Self { kernel: Packed::new(store, features, &[Columns::all(kernel, units)]), bias, adds: false, map: None }
+        let columns = Columns { scale, ..Columns::all(kernel, units) };
+        Self { kernel: Packed::new(store, features, &[columns]), bias, adds: false, map: None }
     }
 }
 

@@ -33,6 +33,9 @@ pub(crate) const MOST_ROWS: usize = 12;
 /// Panels that are used for all rows before the next ones are touched: half of a second-level cache of 2 MiB.
 const GROUP_BYTES: usize = 1 << 20;
 
+/// Rows that are packed together.
+const ROWS_AT_ONCE: usize = 16;
+
 /// How many rows of a panel ahead it is asked for.
 const AHEAD: usize = 32;
 /// Numbers in a cache line.
@@ -123,22 +126,32 @@ impl Packed {
         self.panels() * self.depth * self.width
     }
 
-    /// Puts the columns of a matrix to its own from `first` on, in whole runs of numbers.
+    /// Puts the columns of a matrix to its own from `first` on, in whole runs of numbers: some rows for all panels at a time, so
+    /// that what is read lies together.
     fn put(&mut self, first: usize, matrix: &Columns<'_>) {
         let (depth, width, last) = (self.depth, self.width, first + matrix.count);
-        let mut column = first;
-        while column < last {
-            let (panel, within) = (column / width, column % width);
-            let run = (width - within).min(last - column);
-            // Columns that are missing behind the last one are zeros.
-            let blank = if last == self.columns { width - within - run } else { 0 };
-            let panel = &mut self.data[panel * depth * width..][..depth * width];
-            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
-                let from = row * matrix.stride + column - first;
-                to[within..within + run].copy_from_slice(&matrix.numbers[from..from + run]);
-                to[within + run..within + run + blank].fill(0.0);
+        for rows in (0..depth).step_by(ROWS_AT_ONCE).map(|row| row..(row + ROWS_AT_ONCE).min(depth)) {
+            let mut column = first;
+            while column < last {
+                let (panel, within) = (column / width, column % width);
+                let run = (width - within).min(last - column);
+                // Columns that are missing behind the last one are zeros.
+                let blank = if last == self.columns { width - within - run } else { 0 };
+                let scale = matrix.scale.map(|scale| &scale[column - first..][..run]);
+                let panel = &mut self.data[panel * depth * width..][rows.start * width..rows.end * width];
+                for (row, to) in rows.clone().zip(panel.chunks_exact_mut(width)) {
+                    let (to, from) = (&mut to[within..], row * matrix.stride + column - first);
+                    let from = &matrix.numbers[from..from + run];
+                    match scale {
+                        Some(scale) => {
+                            to.iter_mut().zip(from).zip(scale).for_each(|((to, from), scale)| *to = from * scale);
+                        }
+                        None => to[..run].copy_from_slice(from),
+                    }
+                    to[run..run + blank].fill(0.0);
+                }
+                column += run;
             }
-            column += run;
         }
     }
 
@@ -168,12 +181,14 @@ pub(crate) struct Columns<'a> {
     pub(crate) count: usize,
     /// Numbers from one row to the next.
     pub(crate) stride: usize,
+    /// A factor for each column.
+    pub(crate) scale: Option<&'a [f32]>,
 }
 
 impl<'a> Columns<'a> {
     /// All `count` columns of a matrix.
     pub(crate) fn all(numbers: &'a [f32], count: usize) -> Self {
-        Self { numbers, count, stride: count }
+        Self { numbers, count, stride: count, scale: None }
     }
 }
 

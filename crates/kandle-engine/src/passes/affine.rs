@@ -36,13 +36,15 @@ fn follower(graph: &Graph, at: usize) -> Option<(usize, Option<Tensor>, Option<T
     }
 }
 
-/// Changes the weights of node `at`, if it has some.
+/// Changes the weights of node `at`, if it has some: at once, or large ones when they are packed.
 fn folded(graph: &mut Graph, at: usize, scale: Option<&Tensor>, shift: Option<&Tensor>) -> candle_core::Result<bool> {
-    let Work::Primitive { primitive, adds: false, map: None } = &mut graph.nodes[at].work else { return Ok(false) };
-    let (kernel, bias, channels) = match primitive {
+    let Work::Primitive { primitive, scale: packed_with, adds: false, map: None } = &mut graph.nodes[at].work else {
+        return Ok(false);
+    };
+    let (kernel, bias, channels, at_once) = match primitive {
         Primitive::Product { kernel, bias } => {
             let channels = kernel.dim(D::Minus1)?;
-            (kernel, bias, channels)
+            (kernel, bias, channels, false)
         }
         Primitive::Convolution(convolution) => {
             let dims = convolution.kernel.dims();
@@ -50,7 +52,7 @@ fn folded(graph: &mut Graph, at: usize, scale: Option<&Tensor>, shift: Option<&T
                 true => dims.iter().rev().take(2).product(),
                 false => dims.last().copied().unwrap_or(0),
             };
-            (&mut convolution.kernel, &mut convolution.bias, channels)
+            (&mut convolution.kernel, &mut convolution.bias, channels, convolution.depthwise)
         }
         // The filters of one tap after those of another.
         Primitive::Transposed(transposed) => {
@@ -58,7 +60,7 @@ fn folded(graph: &mut Graph, at: usize, scale: Option<&Tensor>, shift: Option<&T
                 .windows
                 .iter()
                 .fold(transposed.kernel.dim(D::Minus1)?, |filters, window| filters / window.kernel.max(1));
-            (&mut transposed.kernel, &mut transposed.bias, filters)
+            (&mut transposed.kernel, &mut transposed.bias, filters, true)
         }
         _ => return Ok(false),
     };
@@ -70,12 +72,15 @@ fn folded(graph: &mut Graph, at: usize, scale: Option<&Tensor>, shift: Option<&T
         return Ok(false);
     }
     if let Some(scale) = &scale {
-        let (dims, mut numbers) = (kernel.dims().to_vec(), kernel.flatten_all()?.to_vec1::<f32>()?);
         let factors = scale.to_vec1::<f32>()?;
-        for row in numbers.chunks_mut(channels.max(1)) {
-            row.iter_mut().zip(&factors).for_each(|(x, factor)| *x *= factor);
+        let times = |numbers: &mut [f32]| numbers.iter_mut().zip(&factors).for_each(|(x, factor)| *x *= factor);
+        if at_once {
+            let (dims, mut numbers) = (kernel.dims().to_vec(), kernel.flatten_all()?.to_vec1::<f32>()?);
+            numbers.chunks_mut(channels.max(1)).for_each(times);
+            *kernel = Tensor::from_vec(numbers, dims, &Device::Cpu)?;
+        } else {
+            times(packed_with.get_or_insert_with(|| vec![1.0; channels]));
         }
-        *kernel = Tensor::from_vec(numbers, dims, &Device::Cpu)?;
         *bias = bias.as_ref().map(|bias| bias * scale).transpose()?;
     }
     *bias = match (bias.take(), shift) {

@@ -11,7 +11,8 @@ pub(crate) fn remove(graph: &mut Graph) {
         for slot in &mut node.inputs {
             *slot = stands_for[*slot];
         }
-        let identity = matches!(&node.work, Work::Primitive { primitive: Primitive::Identity, adds: false, map: None });
+        let identity =
+            matches!(&node.work, Work::Primitive { primitive: Primitive::Identity, adds: false, map: None, .. });
         if let ([input], [output], true) = (node.inputs.as_slice(), node.outputs.as_slice(), identity) {
             stands_for[*output] = *input;
             return false;

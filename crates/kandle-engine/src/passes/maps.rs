@@ -29,7 +29,7 @@ pub(crate) fn fuse(graph: &mut Graph) {
 /// The node that the map at `at` can go with.
 fn maker_of(graph: &Graph, at: usize) -> Option<(usize, Map)> {
     let node = &graph.nodes[at];
-    let (Work::Primitive { primitive: Primitive::Map(curve), adds: false, map: None }, [input]) =
+    let (Work::Primitive { primitive: Primitive::Map(curve), adds: false, map: None, .. }, [input]) =
         (&node.work, node.inputs.as_slice())
     else {
         return None;

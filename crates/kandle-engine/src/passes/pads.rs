@@ -27,7 +27,7 @@ pub(crate) fn fuse(graph: &mut Graph) {
 /// The convolution that alone reads what the padding at `at` gives, and the margins of its spatial axes.
 fn reader_of(graph: &Graph, at: usize) -> Option<(usize, Vec<(usize, usize)>)> {
     let node = &graph.nodes[at];
-    let (Work::Primitive { primitive: Primitive::Pad(margins), adds: false, map: None }, [output]) =
+    let (Work::Primitive { primitive: Primitive::Pad(margins), adds: false, map: None, .. }, [output]) =
         (&node.work, node.outputs.as_slice())
     else {
         return None;

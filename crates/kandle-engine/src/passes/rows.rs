@@ -42,11 +42,11 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
     // The kernels so far, and how many of them make a table that is worth its memory.
     let (mut kernels, mut worth, mut store) = (Vec::new(), 0, Store::default());
     for number in &chain {
-        let Work::Primitive { primitive, map, .. } = &graph.nodes[*number].work else { break };
+        let Work::Primitive { primitive, scale, map, .. } = &graph.nodes[*number].work else { break };
         if let Primitive::Product { kernel, .. } = primitive {
             replaced += kernel.elem_count();
         }
-        let Some(kernel) = choose::kernel_of(primitive, false, *map, &mut store)? else { break };
+        let Some(kernel) = choose::kernel_of(primitive, scale.as_deref(), false, *map, &mut store)? else { break };
         let Ok(made) = Dims::new(&[1, width]).and_then(|dims| kernel.dims(&[dims])).and_then(|made| made.last()) else {
             break;
         };

@@ -17,7 +17,7 @@ pub(crate) fn fuse(graph: &mut Graph) {
 /// Whether the sum at `at` went into one of its summands; its node is gone then.
 fn fused(graph: &mut Graph, at: usize) -> bool {
     let node = &graph.nodes[at];
-    let (Work::Primitive { primitive: Primitive::Merge(Merging::Add), adds: false, map: None }, [one, other]) =
+    let (Work::Primitive { primitive: Primitive::Merge(Merging::Add), adds: false, map: None, .. }, [one, other]) =
         (&node.work, node.inputs.as_slice())
     else {
         return false;
@@ -30,7 +30,7 @@ fn fused(graph: &mut Graph, at: usize) -> bool {
     let pairs = [(*one, *other), (*other, *one)];
     let found = pairs.into_iter().find_map(|(slot, more)| {
         let maker = made_at(slot).filter(|_| reads[slot] == 1)?;
-        let Work::Primitive { primitive, adds: false, map: None } = &graph.nodes[maker].work else { return None };
+        let Work::Primitive { primitive, adds: false, map: None, .. } = &graph.nodes[maker].work else { return None };
         let takes = match primitive {
             Primitive::Product { .. } | Primitive::Attention(_) => true,
             Primitive::Convolution(convolution) => !convolution.depthwise,
