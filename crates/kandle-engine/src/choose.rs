@@ -25,18 +25,21 @@ use crate::{
         rows::Rows,
         tile::PANEL_COLUMNS,
         transposed::Transposed,
+        winograd::{self, Winograd},
         with_numbers,
     },
     memory::Store,
 };
 
-/// The kernel of a primitive, its weights times `scale`, which products and convolutions alone have.
+/// The kernel of a primitive, its weights times `scale`, which products and convolutions alone have. `spatial` is how many cells
+/// its first input has along each spatial axis, where that is known.
 ///
 /// # Errors
 /// What candle reports of the weights.
 pub(crate) fn kernel_of(
     primitive: &Primitive,
     scale: Option<&[f32]>,
+    spatial: Option<&[usize]>,
     adds: bool,
     map: Option<Map>,
     store: &mut Store,
@@ -71,6 +74,11 @@ pub(crate) fn kernel_of(
                 let product =
                     with_numbers(kernel, |kernel| Product::new(store, (kernel, scale, bias), inner, filters))?;
                 Box::new(Product { adds, map, ..product })
+            } else if spatial.is_some_and(|spatial| winograd::pays(convolution, &placed, spatial)) {
+                let (sizes, form) = ((inner, filters), (windows, placed));
+                let mut made = with_numbers(kernel, |kernel| Winograd::new(store, (kernel, scale, bias), sizes, form))?;
+                (made.adds, made.map) = (adds, map);
+                Box::new(made)
             } else {
                 let sizes = (inner, filters, convolution.groups);
                 let made = with_numbers(kernel, |kernel| {

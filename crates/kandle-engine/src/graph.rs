@@ -204,6 +204,14 @@ impl Graph {
         }
     }
 
+    /// How many cells a slot has along the axes between batch and channels, where that is known.
+    pub(crate) fn spatial(&self, slot: usize) -> Option<Vec<usize>> {
+        match self.shapes.get(slot)?.as_ref()?.0.as_slice() {
+            [_, spatial @ .., _] => spatial.iter().copied().collect(),
+            _ => None,
+        }
+    }
+
     /// The steps of the plan that the model is called for.
     pub(crate) fn calls(&self) -> Vec<usize> {
         let call = |node: &Node| match node.work {

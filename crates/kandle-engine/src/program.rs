@@ -146,7 +146,11 @@ impl Step {
                 (Self::View { input, output, axes: axes.clone() }, 0)
             }
             Work::Primitive { primitive, scale, adds, map } => {
-                let Some(kernel) = kernel_of(primitive, scale.as_deref(), *adds, *map, store)? else { return Ok(None) };
+                let spatial = graph.spatial(node.inputs[0]);
+                let Some(kernel) = kernel_of(primitive, scale.as_deref(), spatial.as_deref(), *adds, *map, store)?
+                else {
+                    return Ok(None);
+                };
                 // What stretches has another place than what it is made of.
                 let stretches = matches!(primitive, Primitive::Merge(_)) && !graph.are_of_one_shape(&node.inputs);
                 let in_place = placing.place(number, node, kernel.works_in_place() && !stretches);

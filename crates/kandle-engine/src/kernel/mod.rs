@@ -14,6 +14,7 @@ pub(crate) mod recurrent;
 pub(crate) mod rows;
 pub(crate) mod tile;
 pub(crate) mod transposed;
+pub(crate) mod winograd;
 
 use std::fmt::Debug;
 

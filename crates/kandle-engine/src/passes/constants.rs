@@ -56,7 +56,7 @@ fn by_kernel(primitive: &Primitive, inputs: &[Value]) -> Result<Tensor, Failure>
         return Ok(only.tensor.reshape(dims.as_slice())?);
     }
     let mut store = Store::default();
-    let kernel = choose::kernel_of(primitive, None, false, None, &mut store)?;
+    let kernel = choose::kernel_of(primitive, None, None, false, None, &mut store)?;
     let kernel = kernel.ok_or_else(|| Failure::unforeseen("no kernel"))?;
     let dims = inputs.iter().map(|input| Dims::new(input.tensor.dims())).collect::<Result<Vec<_>, _>>()?;
     // Ids come as integers, all else as floats.

@@ -46,7 +46,9 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
         if let Primitive::Product { kernel, .. } = primitive {
             replaced += kernel.elem_count();
         }
-        let Some(kernel) = choose::kernel_of(primitive, scale.as_deref(), false, *map, &mut store)? else { break };
+        let Some(kernel) = choose::kernel_of(primitive, scale.as_deref(), None, false, *map, &mut store)? else {
+            break;
+        };
         let Ok(made) = Dims::new(&[1, width]).and_then(|dims| kernel.dims(&[dims])).and_then(|made| made.last()) else {
             break;
         };
