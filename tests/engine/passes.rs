@@ -1,5 +1,6 @@
 //! What the engine makes of small graphs: each pass shows in the instructions.
 
+use candle_core::{Device, Tensor};
 use kandle::{Compile as _, Dtype, Model, Options, Value};
 use serde_json::json;
 
@@ -35,6 +36,42 @@ fn normalisation_activation_padding_and_residual_go_into_the_convolution() {
         instructions(&model, &Options::default()),
         of(&[("convolution + relu", "pad one norm act"), ("convolution + sum + relu", "two norm_two sum last")])
     );
+}
+
+#[test]
+fn wide_convolutions_are_done_by_patches_but_for_numbers_that_are_not_finite() {
+    let conv = json!({"filters": 32, "kernel_size": [3, 3], "padding": "same", "activation": "relu"});
+    for size in [json!(13), json!(null)] {
+        let layers = vec![
+            input("x", json!([null, size, size, 32]), "float32"),
+            layer("Conv2D", "conv", conv.clone(), &["x"]),
+            layer("BatchNormalization", "norm", json!({"axis": -1}), &["conv"]),
+            layer("Conv2D", "linear", json!({"filters": 40, "kernel_size": [3, 3], "padding": "valid"}), &["norm"]),
+            layer("BatchNormalization", "last", json!({"axis": -1}), &["linear"]),
+        ];
+        let model = model(layers, &["x"], &["last"], 1);
+        let works =
+            [("convolution by patches + relu", "conv"), ("affine", "norm"), ("convolution by patches", "linear last")];
+        assert_eq!(instructions(&model, &Options::default()), of(&works));
+        for (batch, threads) in [(1, 1), (1, 3), (5, 2)] {
+            let engine = model.compile(&Options::default().threads(threads)).unwrap();
+            let xs = Generator::new(batch as u64).tensor(&[batch, 13, 13, 32]);
+            let value = [Value::new(xs.clone(), Dtype::Float32)];
+            let (ours, models) = (engine.run(&value).unwrap(), model.run(&value).unwrap());
+            assert!(crate::graphs::difference(&ours[0], &models[0]) <= 1e-5, "batch {batch}, {threads} threads");
+            assert_eq!(engine.handed_over(), (0, None));
+        }
+        // What is infinite shows in the windows that see it, and in no others.
+        let engine = model.compile(&Options::default()).unwrap();
+        let mut numbers = Generator::new(3).numbers(13 * 13 * 32, -1.0, 1.0);
+        numbers[40] = f32::INFINITY;
+        let xs = Tensor::from_vec(numbers, (1, 13, 13, 32), &Device::Cpu).unwrap();
+        let bits = |model: &dyn Fn(&Tensor) -> Tensor| -> Vec<u32> {
+            model(&xs).flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        assert_eq!(bits(&|xs| engine.forward(xs).unwrap()), bits(&|xs| model.forward(xs).unwrap()));
+        assert_eq!(engine.handed_over().0, 1);
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub(crate) fn kernel_of(
                 let product =
                     with_numbers(kernel, |kernel| Product::new(store, (kernel, scale, bias), inner, filters))?;
                 Box::new(Product { adds, map, ..product })
-            } else if spatial.is_some_and(|spatial| winograd::pays(convolution, &placed, spatial)) {
+            } else if is_by_patches(convolution, spatial) {
                 let (sizes, form) = ((inner, filters), (windows, placed));
                 let mut made = with_numbers(kernel, |kernel| Winograd::new(store, (kernel, scale, bias), sizes, form))?;
                 (made.adds, made.map) = (adds, map);
@@ -158,8 +158,12 @@ fn placed(padding: Padding, margins: Option<&Vec<(usize, usize)>>) -> Placed {
     margins.map_or(Placed::By(padding), |margins| Placed::Within(margins.clone()))
 }
 
-/// What a node is called where it is shown.
-pub(crate) fn shown(node: &Node, model: &Model) -> String {
+fn is_by_patches(convolution: &primitive::Convolution, spatial: Option<&[usize]>) -> bool {
+    winograd::pays(convolution, &placed(convolution.padding, convolution.margins.as_ref()), spatial)
+}
+
+/// What a node is called where it is shown. `spatial` as for [`kernel_of`].
+pub(crate) fn shown(node: &Node, model: &Model, spatial: Option<&[usize]>) -> String {
     match &node.work {
         Work::Mask => "mask".to_owned(),
         Work::Pairs => "mask of pairs".to_owned(),
@@ -172,6 +176,7 @@ pub(crate) fn shown(node: &Node, model: &Model) -> String {
                 Primitive::Rows { .. } => "rows",
                 Primitive::Product { .. } => "product",
                 Primitive::Convolution(convolution) if convolution.depthwise => "depthwise convolution",
+                Primitive::Convolution(convolution) if is_by_patches(convolution, spatial) => "convolution by patches",
                 Primitive::Convolution(_) => "convolution",
                 Primitive::Transposed(_) => "transposed convolution",
                 Primitive::Interpolate { .. } => "interpolate",

@@ -198,7 +198,8 @@ impl Program {
         let mut store = Store::new(graph.numbers());
         let (mut steps, mut names, mut spent) = (vec![], vec![], vec![]);
         for number in 0..graph.nodes.len() {
-            let name = shown(&graph.nodes[number], model);
+            let spatial = graph.nodes[number].inputs.first().and_then(|slot| graph.spatial(*slot));
+            let name = shown(&graph.nodes[number], model, spatial.as_deref());
             let made = Step::of(&mut graph, number, model, &mut placing, &mut store)?;
             let Some((step, bytes)) = made else { return Ok(None) };
             let node = &graph.nodes[number];

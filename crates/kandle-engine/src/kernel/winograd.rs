@@ -67,18 +67,23 @@ pub(crate) struct Winograd {
     idle: Mutex<Vec<Numbers>>,
 }
 
-/// Whether a convolution of images of `spatial` cells is faster by patches. `kernel` is `(spatial…, channels, filters)`.
-pub(crate) fn pays(convolution: &primitive::Convolution, placed: &Placed, spatial: &[usize]) -> bool {
+/// Whether a convolution of images of `spatial` cells is faster by patches. Where their size is not known they are taken to be
+/// large, and the filters must be small enough for that to cost little where they are not.
+pub(crate) fn pays(convolution: &primitive::Convolution, placed: &Placed, spatial: Option<&[usize]>) -> bool {
     let [3, 3, channels, filters] = *convolution.kernel.dims() else { return false };
     let plain = |window: &Window| window.stride == 1 && window.dilation == 1;
     if convolution.depthwise || convolution.groups != 1 || !convolution.windows.iter().all(plain) {
         return false;
     }
+    let bytes = PATCH * channels * filters * size_of::<f32>();
+    if channels.min(filters) < FEWEST || bytes > MOST_BYTES {
+        return false;
+    }
+    let Some(spatial) = spatial else { return bytes <= MOST_BYTES / 4 };
     let Ok([_, (_, high, _), (_, wide, _)]) = three(spatial, &convolution.windows, placed) else { return false };
     let (cells, patches) = (high.output * wide.output, high.output.div_ceil(2) * wide.output.div_ceil(2));
-    let bytes = PATCH * channels * filters * size_of::<f32>();
     // Of the cells of all patches at least 5 of 7 have to be of the image.
-    channels.min(filters) >= FEWEST && bytes <= MOST_BYTES && patches >= FEWEST_PATCHES && 7 * cells >= 5 * 4 * patches
+    patches >= FEWEST_PATCHES && 7 * cells >= 5 * 4 * patches
 }
 
 /// `G g Gᵀ` for the filter of each channel: number `number` of them, `(channels, filters)`.
@@ -520,12 +525,14 @@ mod tests {
             groups,
             depthwise: false,
         };
-        assert!(pays(&of([3, 3, 64, FEWEST], 1, 1), &same, &[24, 24]));
-        assert!(!pays(&of([3, 3, 64, FEWEST], 1, 1), &same, &[6, 6]), "few cells");
-        assert!(!pays(&of([3, 3, FEWEST - 1, 64], 1, 1), &same, &[24, 24]), "few channels");
-        assert!(!pays(&of([3, 3, 512, 512], 1, 1), &same, &[24, 24]), "large filters");
-        assert!(!pays(&of([3, 3, 64, 64], 2, 1), &same, &[24, 24]), "a stride");
-        assert!(!pays(&of([3, 3, 64, 64], 1, 2), &same, &[24, 24]), "groups");
-        assert!(!pays(&of([5, 5, 64, 64], 1, 1), &same, &[24, 24]), "another window");
+        assert!(pays(&of([3, 3, 64, FEWEST], 1, 1), &same, Some(&[24, 24])));
+        assert!(!pays(&of([3, 3, 64, FEWEST], 1, 1), &same, Some(&[6, 6])), "few cells");
+        assert!(pays(&of([3, 3, 64, 64], 1, 1), &same, None));
+        assert!(!pays(&of([3, 3, 128, 128], 1, 1), &same, None), "filters too large for any image");
+        assert!(!pays(&of([3, 3, FEWEST - 1, 64], 1, 1), &same, Some(&[24, 24])), "few channels");
+        assert!(!pays(&of([3, 3, 512, 512], 1, 1), &same, Some(&[24, 24])), "large filters");
+        assert!(!pays(&of([3, 3, 64, 64], 2, 1), &same, Some(&[24, 24])), "a stride");
+        assert!(!pays(&of([3, 3, 64, 64], 1, 2), &same, Some(&[24, 24])), "groups");
+        assert!(!pays(&of([5, 5, 64, 64], 1, 1), &same, Some(&[24, 24])), "another window");
     }
 }
