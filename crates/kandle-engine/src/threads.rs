@@ -60,6 +60,8 @@ struct Board {
 struct Posted {
     /// Odd while there is a task; another number for each.
     turn: AtomicUsize,
+    /// How many threads there is work for: those with the lowest numbers, so that the others may sleep.
+    wanted: AtomicUsize,
     task: AtomicPtr<Task<'static>>,
     ended: AtomicBool,
 }
@@ -75,11 +77,11 @@ struct Task<'a>(&'a (dyn Fn(usize) + Sync));
 impl Board {
     /// What the thread `number` does until the engine goes.
     fn watch(&self, number: usize) {
-        let Posted { turn, task, ended } = &self.posted;
+        let Posted { turn, wanted, task, ended } = &self.posted;
         let (mut done, mut looks, mut since) = (0, 0_u32, Instant::now());
         loop {
             let now = turn.load(Ordering::Acquire);
-            if now % 2 == 1 && now != done {
+            if now % 2 == 1 && now != done && number < wanted.load(Ordering::Relaxed) {
                 self.inside.0.fetch_add(1, Ordering::SeqCst);
                 // The one who leads ends the turn first and looks then who is inside: either it sees this thread, or this thread
                 // sees that the turn is over.
@@ -171,9 +173,10 @@ impl Threads {
         self.crew.as_ref().map_or(1, |crew| crew.others.len() + 1)
     }
 
-    /// Does `work` on the caller's thread, and at once on those of the others that come, each told its number. It has to be all done
-    /// when any of them returns and those that began have. So many of the others are woken for it if they sleep.
-    fn together(&self, woken: usize, work: &(dyn Fn(usize) + Sync)) {
+    /// Does `work` on the caller's thread, and at once on those of the others that come, each told its number: on `wanted` at most,
+    /// the caller's included, of which so many are woken if they sleep. It has to be all done when any of them returns and those
+    /// that began have.
+    fn together(&self, wanted: usize, woken: usize, work: &(dyn Fn(usize) + Sync)) {
         let Some(crew) = &self.crew else { return work(0) };
         let lead = match crew.lead.try_lock() {
             Ok(lead) => lead,
@@ -183,6 +186,7 @@ impl Threads {
         let board = &*crew.board;
         let mut task = Task(work);
         board.panicked.store(false, Ordering::Relaxed);
+        board.posted.wanted.store(wanted, Ordering::Relaxed);
         board.posted.task.store(ptr::from_mut(&mut task).cast(), Ordering::Release);
         board.posted.turn.fetch_add(1, Ordering::SeqCst);
         let turn = Turn(board, lead);
@@ -218,7 +222,7 @@ impl Threads {
         let part = |(number, rest)| Mutex::new(Part { from: number * size, rest });
         let parts: Vec<_> = out.chunks_mut(size * stride).enumerate().map(part).collect();
         let woken = parts.len().min(operations / ENOUGH_TO_WAKE + 1) - 1;
-        self.together(woken, &|number| {
+        self.together(parts.len(), woken, &|number| {
             for part in (0..parts.len()).map(|after| &parts[(number + after) % parts.len()]) {
                 let claim = || part.lock().unwrap_or_else(PoisonError::into_inner).claim(stride, block, least);
                 while let Some((range, piece)) = claim() {
@@ -232,7 +236,7 @@ impl Threads {
     pub(crate) fn split(&self, count: usize, least: usize, work: impl Fn(Range<usize>) + Sync) {
         let size = count.div_ceil(2 * self.count()).max(least).max(1);
         let next = AtomicUsize::new(0);
-        self.together(self.count() - 1, &|_| {
+        self.together(self.count(), self.count() - 1, &|_| {
             loop {
                 let from = next.fetch_add(size, Ordering::Relaxed);
                 if from >= count {
@@ -251,7 +255,7 @@ impl Threads {
     ) {
         let pieces = Mutex::new(pieces);
         let claim = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
-        self.together(self.count() - 1, &|_| {
+        self.together(self.count(), self.count() - 1, &|_| {
             let mut claim = claim;
             if let Some(first) = claim() {
                 work(first, &mut claim);
@@ -269,7 +273,7 @@ impl Threads {
         fn claim<W>(work: &Mutex<Option<W>>) -> Option<W> {
             work.lock().unwrap_or_else(PoisonError::into_inner).take()
         }
-        self.together(usize::from(operations >= ENOUGH_TO_WAKE), &|_| {
+        self.together(2, usize::from(operations >= ENOUGH_TO_WAKE), &|_| {
             claim(&one).into_iter().for_each(|work| work());
             claim(&other).into_iter().for_each(|work| work());
         });
