@@ -31,7 +31,8 @@ macro_rules! wrong {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How many threads work on one run, the caller's included. They are only woken where the work pays for it.
+    /// How many threads work on one run, the caller's included. They are only woken where the work pays for it, and watch for more
+    /// for 200 µs before they sleep again.
     pub threads: usize,
     /// The largest table, in bytes, that layers behind an embedding are folded into, unless it is smaller than their weights.
     pub table_bytes: usize,
