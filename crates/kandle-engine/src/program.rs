@@ -274,6 +274,11 @@ impl Program {
         self.by_rows
     }
 
+    /// Whether a step reads what another has written.
+    pub(crate) fn is_chain(&self) -> bool {
+        self.steps.len() > 1
+    }
+
     /// What the tensors of a run on inputs of these shapes take.
     ///
     /// # Errors

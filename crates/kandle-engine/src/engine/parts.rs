@@ -55,7 +55,7 @@ impl Engine {
         }
         let mut outputs = [Dims::default(); FEW];
         outputs.iter_mut().zip(&measured.outputs).for_each(|(to, dims)| *to = *dims);
-        let in_cache = match read <= READ_AGAIN && measured.most > IN_CACHE {
+        let in_cache = match program.is_chain() && read <= READ_AGAIN && measured.most > IN_CACHE {
             true => (batch * IN_CACHE / measured.most).max(1),
             false => batch,
         };

@@ -12,6 +12,7 @@ pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod recurrent;
 pub(crate) mod rows;
+mod stream;
 pub(crate) mod tile;
 pub(crate) mod transposed;
 pub(crate) mod winograd;

@@ -1,7 +1,11 @@
 //! Rows of a table for ids: an embedding, and everything after it that looks at one row at a time.
 
-use super::{Data, Kernel, Run};
+use super::{Data, Kernel, Run, stream};
 use crate::{Failure, dims::Dims, memory::Numbers, threads::MOVED};
+
+/// Bytes of rows from which on they go past the caches: nobody finds so many there, and a line that is written into a cache is
+/// read from memory first.
+const PAST_CACHES: usize = 16 << 20;
 
 /// The rows of `table`, `(vocabulary, features)`.
 #[derive(Debug)]
@@ -13,7 +17,14 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn copy<T: Copy>(&self, ids: &[T], out: &mut [f32], integer: impl Fn(T) -> i64) -> Result<(), Failure> {
+    fn copy<T: Copy>(
+        &self,
+        ids: &[T],
+        out: &mut [f32],
+        past_caches: bool,
+        integer: impl Fn(T) -> i64,
+    ) -> Result<(), Failure> {
+        let mut streams = past_caches.then(stream::Streams::new);
         let count = i64::try_from(self.vocabulary).unwrap_or(i64::MAX);
         for (id, out) in ids.iter().zip(out.chunks_exact_mut(self.features)) {
             let mut id = integer(*id);
@@ -24,7 +35,11 @@ impl Rows {
             let Some(from) = usize::try_from(id).ok().filter(|id| *id < self.vocabulary) else {
                 return Err(Failure::unforeseen("an id that is not in the vocabulary"));
             };
-            out.copy_from_slice(&self.table[from * self.features..][..self.features]);
+            let row = &self.table[from * self.features..][..self.features];
+            match &mut streams {
+                Some(streams) => streams.copy(row, out),
+                None => out.copy_from_slice(row),
+            }
         }
         Ok(())
     }
@@ -48,11 +63,12 @@ impl Kernel for Rows {
         }
         let wrong = std::sync::Mutex::new(None);
         let operations = MOVED * run.out.len();
+        let past_caches = size_of_val(run.out) >= PAST_CACHES;
         run.threads.rows(run.out, self.features, 1, operations, |range, out| {
             let copied = match ids {
-                Data::F32(ids) => self.copy(&ids[range], out, truncated),
-                Data::I32(ids) => self.copy(&ids[range], out, i64::from),
-                Data::I64(ids) => self.copy(&ids[range], out, |id| id),
+                Data::F32(ids) => self.copy(&ids[range], out, past_caches, truncated),
+                Data::I32(ids) => self.copy(&ids[range], out, past_caches, i64::from),
+                Data::I64(ids) => self.copy(&ids[range], out, past_caches, |id| id),
             };
             if let Err(failure) = copied
                 && let Ok(mut wrong) = wrong.lock()
