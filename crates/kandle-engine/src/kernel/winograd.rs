@@ -89,14 +89,19 @@ pub(crate) fn pays(convolution: &primitive::Convolution, placed: &Placed, spatia
 /// `G g Gᵀ` for the filter of each channel: number `number` of them, `(channels, filters)`.
 fn transformed(kernel: &[f32], scale: Option<&[f32]>, filters: usize, number: usize) -> Vec<f32> {
     const G: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-    let tap = kernel.len() / 9;
-    let of_tap = |tap: usize| G[number / 4][tap / 3] * G[number % 4][tap % 3];
-    (0..tap)
-        .map(|at| {
-            let sum: f64 = (0..9).map(|number| of_tap(number) * f64::from(kernel[number * tap + at])).sum();
-            (sum * scale.map_or(1.0, |scale| f64::from(scale[at % filters]))) as f32
-        })
-        .collect()
+    let mut sums = vec![0.0; kernel.len() / 9];
+    for (tap, numbers) in kernel.chunks_exact(sums.len()).enumerate() {
+        let factor = G[number / 4][tap / 3] * G[number % 4][tap % 3];
+        if factor != 0.0 {
+            sums.iter_mut().zip(numbers).for_each(|(sum, x)| *sum += factor * f64::from(*x));
+        }
+    }
+    if let Some(scale) = scale {
+        for row in sums.chunks_exact_mut(filters) {
+            row.iter_mut().zip(scale).for_each(|(sum, scale)| *sum *= f64::from(*scale));
+        }
+    }
+    sums.into_iter().map(|sum| sum as f32).collect()
 }
 
 impl Winograd {
