@@ -55,10 +55,13 @@ impl Engine {
         }
         let mut outputs = [Dims::default(); FEW];
         outputs.iter_mut().zip(&measured.outputs).for_each(|(to, dims)| *to = *dims);
-        let in_cache = match program.is_chain() && read <= READ_AGAIN && measured.most > IN_CACHE {
+        let in_cache = match program.is_chain() && measured.most > IN_CACHE {
             true => (batch * IN_CACHE / measured.most).max(1),
             false => batch,
         };
+        // Weights that are read again for each part cost less than tensors that leave the cache, if they are fewer.
+        let again = batch.div_ceil(in_cache).saturating_mul(read);
+        let in_cache = if read <= READ_AGAIN || again <= measured.all { in_cache } else { batch };
         let threads = self.threads.count();
         let worth = batch >= threads && measured.all + batch.saturating_mul(read) >= WORTH_A_THREAD;
         let threads = if worth { threads } else { 1 };
