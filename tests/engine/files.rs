@@ -13,23 +13,31 @@ fn on_file(path: &std::path::Path) -> kandle::Result<Engine> {
 
 #[test]
 fn an_engine_of_a_file_gives_the_same_bytes_as_that_of_its_model() {
-    let mut wrong = vec![];
+    let (mut wrong, mut in_file) = (vec![], 0);
     for folder in find_cases(CASES).unwrap() {
         let case = Case::open(&folder).unwrap();
         let name = folder.strip_prefix(CASES).unwrap().display().to_string();
         let Some(file) = case.files.first().filter(|_| case.expect.is_none()) else { continue };
         let archive = Arc::new(kandle::open_recorded(&case, file).unwrap());
-        let plan = Plan::new(&archive.config().unwrap()).unwrap();
-        let of_file = plan.compile(&archive, &Options::default().threads(1));
-        let of_file = of_file.unwrap_or_else(|error| panic!("{name}: {error}"));
         let of_model = engine(&kandle::load_recorded(&case, file).unwrap());
         let inputs: Vec<Value> = case.input_arrays().iter().map(|array| kandle::value(array).unwrap()).collect();
-        let (ours, models) = (of_file.run(&inputs).unwrap(), of_model.run(&inputs).unwrap());
-        if !ours.iter().zip(&models).all(have_same_bytes) {
-            wrong.push(name);
+        let models = of_model.run(&inputs).unwrap();
+        for tables_in_file in [false, true] {
+            let options = Options::default().threads(1).tables_in_file(tables_in_file);
+            let plan = Plan::new(&archive.config().unwrap()).unwrap();
+            let of_file = plan.compile(&archive, &options);
+            let of_file = of_file.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let is_in_file = of_file.compiled().instructions.iter().any(|one| one.work == "rows" && one.bytes == 0);
+            assert!(tables_in_file || !is_in_file, "{name}");
+            in_file += usize::from(is_in_file);
+            let ours = of_file.run(&inputs).unwrap();
+            if !ours.iter().zip(&models).all(have_same_bytes) {
+                wrong.push(format!("{name}, tables in file: {tables_in_file}"));
+            }
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+    assert!(in_file > 5, "{in_file} engines with a table in the file");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use kandle_model::{
     Model, Primitive,
-    primitive::{self, Padding},
+    primitive::{self, Padding, Table},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         pool::{Pool, PoolAll},
         product::Product,
         recurrent::{Bidirectional, Direction, Recurrent},
-        rows::Rows,
+        rows::{Kept, Rows},
         tile::PANEL_COLUMNS,
         transposed::Transposed,
         winograd::{self, Winograd},
@@ -47,10 +47,21 @@ pub(crate) fn kernel_of(
     let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(numbers).transpose();
     Ok(Some(match primitive {
         Primitive::Rows { table, from_the_end } => {
-            let (vocabulary, features) = table.dims2()?;
-            let mut kept = store.zeros(vocabulary * features);
-            with_numbers(table, |numbers| kept.copy_from_slice(numbers))?;
-            Box::new(Rows { table: kept, features, vocabulary, from_the_end: *from_the_end })
+            let (vocabulary, features) = table.dims()?;
+            let table = match table {
+                Table::InFile(stored) if store.leaves_tables => Kept::InFile(stored.clone()),
+                Table::InFile(stored) => {
+                    let mut kept = store.zeros(vocabulary * features);
+                    stored.read_into(&mut kept);
+                    Kept::Here(kept)
+                }
+                Table::Read(table) => {
+                    let mut kept = store.zeros(vocabulary * features);
+                    with_numbers(table, |numbers| kept.copy_from_slice(numbers))?;
+                    Kept::Here(kept)
+                }
+            };
+            Box::new(Rows { table, features, vocabulary, from_the_end: *from_the_end })
         }
         Primitive::Product { kernel, bias } => {
             let (features, units) = kernel.dims2()?;
@@ -139,7 +150,7 @@ pub(crate) fn numbers_of(primitive: &Primitive) -> usize {
     };
     let of_layer = |layer: &primitive::Recurrent| padded(&layer.kernel) + padded(&layer.recurrent_kernel);
     match primitive {
-        Primitive::Rows { table, .. } => table.elem_count(),
+        Primitive::Rows { table, .. } => table.dims().map_or(0, |(rows, features)| rows * features),
         Primitive::Product { kernel, .. } | Primitive::Transposed(primitive::Transposed { kernel, .. }) => {
             padded(kernel)
         }

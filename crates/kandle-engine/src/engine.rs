@@ -36,13 +36,17 @@ pub struct Options {
     pub threads: usize,
     /// The largest table, in bytes, that layers behind an embedding are folded into, unless it is smaller than their weights.
     pub table_bytes: usize,
+    /// Whether the tables of embeddings that nothing is folded into stay in the file that an engine is made of: it is ready sooner
+    /// and takes less memory, and the file must not be written to for as long as the engine lives. A program that saves another
+    /// model to the same path as Keras does it, in place, would change the numbers, or end this process (`SIGBUS`).
+    pub tables_in_file: bool,
 }
 
 impl Default for Options {
-    /// One thread for each core, and tables of 64 MiB.
+    /// One thread for each core, tables of 64 MiB, and none that stay in the file.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, table_bytes: 64 << 20 }
+        Self { threads, table_bytes: 64 << 20, tables_in_file: false }
     }
 }
 
@@ -51,6 +55,12 @@ impl Options {
     #[must_use]
     pub fn threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
+    }
+
+    /// The same with the tables of embeddings in the file, or not: see [`tables_in_file`](Self::tables_in_file).
+    #[must_use]
+    pub fn tables_in_file(self, tables_in_file: bool) -> Self {
+        Self { tables_in_file, ..self }
     }
 
     /// The same with tables of at most `bytes`.
@@ -158,7 +168,8 @@ pub trait CompileFile {
     /// The engine of this plan on the weights of `archive`, without a [`Model`] and its variables in between: weights are read
     /// layer by layer and packed. All are read, or it is an error.
     ///
-    /// The file stays open, and has to stay as it is, for what the engine leaves to the model.
+    /// The file stays open, and has to stay as it is, for what the engine leaves to the model, and for
+    /// [`Options::tables_in_file`].
     ///
     /// # Errors
     /// As [`Plan::load`], and where the system gives no threads.
@@ -215,7 +226,7 @@ impl Engine {
 
     fn of(model: Model, file: Option<File>, graph: Option<Graph>, options: &Options) -> candle_core::Result<Self> {
         let program = match graph {
-            Some(graph) => Program::new(graph, &model)?,
+            Some(graph) => Program::new(graph, &model, options)?,
             None => None,
         };
         let threads = Threads::new(options.threads).map_err(candle_core::Error::wrap)?;

@@ -115,12 +115,14 @@ pub(crate) struct Store {
     left: usize,
     /// How many numbers are still expected.
     expected: usize,
+    /// Whether tables that are in a file stay there.
+    pub(crate) leaves_tables: bool,
 }
 
 impl Store {
     /// For about so many numbers.
-    pub(crate) fn new(expected: usize) -> Self {
-        Self { expected, ..Self::default() }
+    pub(crate) fn new(expected: usize, leaves_tables: bool) -> Self {
+        Self { expected, leaves_tables, ..Self::default() }
     }
 
     /// So many zeros.
@@ -153,7 +155,7 @@ mod tests {
     #[test]
     fn parts_of_a_store_are_apart_and_begin_at_lines() {
         for expected in [0, 100, 3 << 20] {
-            let mut store = Store::new(expected);
+            let mut store = Store::new(expected, false);
             let mut parts: Vec<Numbers> = [3, 0, 16, 17, 1 << 20, 5].iter().map(|count| store.zeros(*count)).collect();
             for (number, part) in parts.iter_mut().enumerate() {
                 assert!(part.iter().all(|x| *x == 0.0));

@@ -9,7 +9,7 @@ use kandle_format::Dtype;
 use kandle_model::{Model, Primitive, Value};
 
 use crate::{
-    Failure,
+    Failure, Options,
     choose::{kernel_of, shown},
     dims::Dims,
     graph::{Graph, Node, Work},
@@ -193,9 +193,9 @@ impl Program {
     ///
     /// # Errors
     /// What candle reports of the weights.
-    pub(crate) fn new(mut graph: Graph, model: &Model) -> candle_core::Result<Option<Self>> {
+    pub(crate) fn new(mut graph: Graph, model: &Model, options: &Options) -> candle_core::Result<Option<Self>> {
         let mut placing = Placing::new(&graph, model);
-        let mut store = Store::new(graph.numbers());
+        let mut store = Store::new(graph.numbers(), options.tables_in_file);
         let (mut steps, mut names, mut spent) = (vec![], vec![], vec![]);
         for number in 0..graph.nodes.len() {
             let spatial = graph.nodes[number].inputs.first().and_then(|slot| graph.spatial(*slot));

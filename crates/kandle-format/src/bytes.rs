@@ -65,20 +65,30 @@ impl Bytes {
         (end <= self.range.end).then(|| Self { store: Arc::clone(&self.store), range: start..end })
     }
 
-    /// Tells the system that the memory of `read`, if it is mapped and of these bytes, may be given to others: who looks there
-    /// again gets them from the file again.
-    pub(crate) fn let_go(&self, read: &[u8]) {
+    /// Those of these bytes that `read` is, as a view of its own; none where it is no part of them.
+    #[must_use]
+    pub fn of(&self, read: &[u8]) -> Option<Self> {
+        let all = self.store.as_slice();
+        let start = read.as_ptr().addr().checked_sub(all.as_ptr().addr())?;
+        let end = start.checked_add(read.len())?;
+        let within = self.range.start <= start && end <= self.range.end;
+        within.then(|| Self { store: Arc::clone(&self.store), range: start..end })
+    }
+
+    /// Tells the system that the memory of these bytes, if they are mapped, may be given to others: who looks there again gets
+    /// them from the file again. Nothing is lost.
+    pub fn let_go(&self) {
         let Store::Mapped(map) = &*self.store else { return };
-        let first = read.as_ptr().addr().checked_sub(map.as_ptr().addr());
-        let Some(first) = first.filter(|first| first + read.len() <= map.len()) else { return };
         #[cfg(unix)]
-        // Safety: it is a part of the map, which is of a file and never written, so that nothing is lost: as stated in `open`.
-        // Where the system knows better, it may.
+        // Safety: the map is of a file and never written, so that nothing is lost: as stated in `open`. Where the system knows
+        // better, it may.
         #[allow(
             unsafe_code,
             reason = "advice that drops pages is unsafe, since elsewhere it would drop what was written"
         )]
-        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, read.len()) };
+        let _ = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.range.start, self.range.len())
+        };
     }
 
     /// The bytes themselves.
@@ -123,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_is_a_view_of_its_own() {
+        let bytes = Bytes::from(vec![0, 1, 2, 3, 4, 5]);
+        let part = bytes.part(1, 4).unwrap();
+        assert_eq!(part.of(&part.as_slice()[1..3]).unwrap().as_slice(), [2, 3]);
+        assert!(part.of(bytes.as_slice()).is_none(), "more than the part");
+        assert!(part.of(&[1, 2, 3]).is_none(), "memory of others");
+    }
+
+    #[test]
     fn what_was_let_go_is_there_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
@@ -130,9 +149,7 @@ mod tests {
         std::fs::write(&path, &written).unwrap();
         for bytes in [Bytes::open(&path).unwrap(), Bytes::from(written.clone())] {
             let part = bytes.part(5_000, 80_000).unwrap();
-            part.let_go(part.as_slice());
-            // Of other memory nothing goes.
-            part.let_go(&written);
+            part.let_go();
             assert_eq!(bytes.as_slice(), written);
         }
     }

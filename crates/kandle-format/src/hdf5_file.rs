@@ -331,11 +331,13 @@ impl<'a> Array<'a> {
         Ok(bytes)
     }
 
-    /// Tells the system that the memory into which the file's bytes were mapped may be given to others, for who has read them and
-    /// does not look again soon. Nothing is lost.
-    pub fn let_go(&self) {
-        if let Ok(Cow::Borrowed(bytes)) = self.bytes() {
-            self.file.bytes.let_go(bytes);
+    /// The numbers where they lie in the file, row-major and little-endian, held open; none where they lie there in another form,
+    /// or are not all there.
+    #[must_use]
+    pub fn in_file(&self) -> Option<Bytes> {
+        match self.bytes() {
+            Ok(Cow::Borrowed(bytes)) => self.file.bytes.of(bytes),
+            _ => None,
         }
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use kandle_format::{Dtype, Problem};
 
-use crate::{Fields, Given, Lowered, Primitive, Spec, Weight};
+use crate::{Fields, Given, Lowered, Primitive, Spec, Weight, primitive::Table};
 
 /// A tensor as Keras sees it.
 ///
@@ -157,6 +157,13 @@ pub trait KerasLayer: std::fmt::Debug + Send + Sync {
     fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
         let _ = lowered;
         Ok(None)
+    }
+
+    /// The one primitive of [`primitives`](Self::primitives) with `table` for the first weight, where a call reads rows of that
+    /// weight for ids and does nothing else: the weight may then stay in the file.
+    fn rows_of(&self, table: Table) -> Option<Primitive> {
+        let _ = table;
+        None
     }
 
     /// What becomes of masks.

@@ -9,6 +9,7 @@ use crate::{
     Model, Plan, PlannedLayer, Primitive,
     load::{Found, find_all},
     model::{prepared, primitives},
+    primitive::{StoredRows, Table},
 };
 
 /// Numbers of a weight whose pages of the file are let go once it is read.
@@ -39,9 +40,21 @@ impl<'a> InFile<'a> {
     pub fn primitives(&self, step: usize) -> Result<Option<Vec<Primitive>>> {
         let layer = self.plan.steps().get(step).and_then(|step| self.plan.layers().get(step.layer));
         let Some(layer) = layer else { return Ok(None) };
-        let tensors = self.tensors(layer, Found::tensor)?;
-        let chain = primitives(self.plan, step, |_| prepared(self.plan, layer, &tensors));
+        let rows = self.table(layer).and_then(|table| layer.layer.rows_of(table));
+        // Read first: what is wrong with the file is no error of candle's.
+        let tensors = if rows.is_some() { Vec::new() } else { self.tensors(layer, Found::tensor)? };
+        let chain = primitives(self.plan, step, rows, |_| prepared(self.plan, layer, &tensors));
         chain.map_err(|error| self.failed(layer, error))
+    }
+
+    /// The one weight of a layer where it lies in the file, if it is a matrix.
+    fn table(&self, layer: &PlannedLayer) -> Option<Table> {
+        let entries = self.plan.weights_of(layer);
+        let mut names = entries.iter().flat_map(|entry| entry.weights.iter().map(|weight| entry.name(weight)));
+        let (Some(name), None) = (names.next(), names.next()) else { return None };
+        let found = self.found.get(&name)?;
+        let [rows, features] = *found.weight.shape.as_slice() else { return None };
+        StoredRows::new(found.in_file()?, rows, features).map(Table::InFile)
     }
 
     /// The model of the plan with the weights of some of its steps alone: others cannot be run.

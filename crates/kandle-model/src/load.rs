@@ -7,7 +7,7 @@ use std::{
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use half::vec::HalfBitsVecExt;
-use kandle_format::{Archive, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
+use kandle_format::{Archive, Array, Bytes, Dtype, Error, ErrorKind, Limits, Problem, Result, nearest};
 
 use crate::{
     Layout, Plan, Weight, WeightMap,
@@ -138,9 +138,17 @@ impl Found<'_> {
         tensor.map_err(|error| self.candle_failed(error))
     }
 
-    /// Says that the numbers are not looked at again soon: see [`kandle_format::Array::let_go`].
+    /// The numbers where they lie in the file, if they lie there as float32 and in candle's layout.
+    pub(crate) fn in_file(&self) -> Option<Bytes> {
+        let Weight { layout, part, dtype, .. } = *self.weight;
+        let plain = layout == Layout::AsIs && part.is_none() && dtype.is_none_or(|dtype| dtype == Dtype::Float32);
+        let stored = self.source.dtype().is_ok_and(|dtype| dtype == Dtype::Float32);
+        if plain && stored { self.source.in_file() } else { None }
+    }
+
+    /// Says that the numbers are not looked at again soon: see [`Bytes::let_go`].
     pub(crate) fn let_go(&self) {
-        self.source.arrays().for_each(|array| array.let_go());
+        self.source.arrays().filter_map(Array::in_file).for_each(|bytes| bytes.let_go());
     }
 
     fn var<T: candle_core::WithDType>(&self, numbers: Vec<T>, device: &Device) -> Result<Var> {

@@ -219,7 +219,7 @@ impl Model {
     /// # Errors
     /// As [`KerasLayer::primitives`](crate::KerasLayer::primitives).
     pub fn primitives(&self, step: usize) -> candle_core::Result<Option<Vec<Primitive>>> {
-        primitives(&self.plan, step, |layer| self.prepared(layer))
+        primitives(&self.plan, step, None, |layer| self.prepared(layer))
     }
 
     /// Repeats step number `step` of the plan on other inputs, one for each of [`Step::inputs`](crate::Step::inputs).
@@ -289,10 +289,11 @@ impl Model {
     }
 }
 
-/// As [`Model::primitives`], with the weights of a layer from `weights`.
+/// As [`Model::primitives`], with the weights of a layer from `weights`; or `rows`, where its weights stay in the file.
 pub(crate) fn primitives(
     plan: &Plan,
     step: usize,
+    rows: Option<Primitive>,
     weights: impl Fn(usize) -> candle_core::Result<Vec<Tensor>>,
 ) -> candle_core::Result<Option<Vec<Primitive>>> {
     let Some((step, planned)) = at(plan, step) else { return Ok(None) };
@@ -306,8 +307,10 @@ pub(crate) fn primitives(
         return Ok(None);
     }
     let given = Given { arguments: &step.arguments, tensors: &inputs, policy };
-    let weights = weights(step.layer)?;
-    let chain = planned.layer.primitives(Lowered { given, weights: &weights })?;
+    let chain = match rows {
+        Some(rows) => Some(vec![rows]),
+        None => planned.layer.primitives(Lowered { given, weights: &weights(step.layer)? })?,
+    };
     let of_ids = matches!(chain.as_deref(), Some([Primitive::Rows { .. }, ..]));
     let of_mask = |number: &usize| {
         let masks = ["mask", "attention_mask"].into_iter().filter_map(|name| step.arguments.get(name));

@@ -6,6 +6,7 @@
 //! otherwise.
 
 use candle_core::{Result, Tensor};
+use kandle_format::Bytes;
 
 pub use crate::math::{
     resize::{Neighbours, Position},
@@ -23,7 +24,7 @@ pub enum Primitive {
     /// the end where `from_the_end`; all others must be of the vocabulary.
     Rows {
         /// The rows.
-        table: Tensor,
+        table: Table,
         /// Whether negative ids count from the end.
         from_the_end: bool,
     },
@@ -128,6 +129,77 @@ impl Primitive {
     pub fn is_by_row(&self) -> bool {
         use Primitive::{Affine, Identity, Map, Normalize, Product, Slopes, Softmax};
         matches!(self, Identity | Product { .. } | Affine { .. } | Slopes { .. } | Normalize { .. } | Map(_) | Softmax)
+    }
+}
+
+/// Rows of float32, `(rows, features)`.
+#[derive(Debug, Clone)]
+pub enum Table {
+    /// That were read.
+    Read(Tensor),
+    /// That are still in the file.
+    InFile(StoredRows),
+}
+
+/// Rows of float32 where they lie in a file.
+#[derive(Debug, Clone)]
+pub struct StoredRows {
+    bytes: Bytes,
+    rows: usize,
+    features: usize,
+}
+
+impl Table {
+    /// How many rows there are, and how many features.
+    ///
+    /// # Errors
+    /// Where it is a tensor of other axes.
+    pub fn dims(&self) -> Result<(usize, usize)> {
+        match self {
+            Self::Read(table) => table.dims2(),
+            Self::InFile(StoredRows { rows, features, .. }) => Ok((*rows, *features)),
+        }
+    }
+
+    /// All numbers, row-major.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn numbers(&self) -> Result<Vec<f32>> {
+        match self {
+            Self::Read(table) => table.flatten_all()?.to_vec1(),
+            Self::InFile(stored) => {
+                let mut numbers = vec![0.0; stored.rows * stored.features];
+                stored.read_into(&mut numbers);
+                Ok(numbers)
+            }
+        }
+    }
+}
+
+impl StoredRows {
+    /// Rows of `bytes`, which are `(rows, features)` numbers, little-endian; none where they are not so many.
+    pub(crate) fn new(bytes: Bytes, rows: usize, features: usize) -> Option<Self> {
+        let count = rows.checked_mul(features)?.checked_mul(size_of::<f32>())?;
+        (bytes.as_slice().len() == count).then_some(Self { bytes, rows, features })
+    }
+
+    /// Copies all numbers, row-major, as many as there is room for. What was copied of the file's memory may be given to others.
+    pub fn read_into(&self, numbers: &mut [f32]) {
+        /// Numbers that are in memory twice.
+        const AT_ONCE: usize = 1 << 20;
+        for (to, from) in numbers.chunks_mut(AT_ONCE).zip(self.numbers().chunks(AT_ONCE)) {
+            to.iter_mut().zip(from).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
+            if let Some(copied) = self.bytes.of(from.as_flattened()) {
+                copied.let_go();
+            }
+        }
+    }
+
+    /// All numbers, row-major, each in four bytes, little-endian: read from the file where they are looked at.
+    #[must_use]
+    pub fn numbers(&self) -> &[[u8; 4]] {
+        self.bytes.as_slice().as_chunks().0
     }
 }
 

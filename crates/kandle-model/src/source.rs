@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use kandle_format::{Array, Dtype, Error, ErrorKind, Result};
+use kandle_format::{Array, Bytes, Dtype, Error, ErrorKind, Result};
 
 /// The numbers of a weight in the order of Keras 3, made of what the file has.
 #[derive(Debug, Clone)]
@@ -58,6 +58,11 @@ impl<'a> Source<'a> {
     /// Whether it is one array, in Keras 3's order.
     pub(crate) fn is_as_it_is(&self) -> bool {
         self.more.is_empty() && self.form == Form::AsIs
+    }
+
+    /// The numbers where they lie in the file, if they lie there in the order of Keras 3.
+    pub(crate) fn in_file(&self) -> Option<Bytes> {
+        if self.is_as_it_is() { self.first.in_file() } else { None }
     }
 
     /// Where the array lies, or the first of several.

@@ -1,5 +1,7 @@
 //! Rows of a table for ids: an embedding, and everything after it that looks at one row at a time.
 
+use kandle_model::primitive::StoredRows;
+
 use super::{Data, Kernel, Run, stream};
 use crate::{Failure, dims::Dims, memory::Numbers, threads::MOVED};
 
@@ -10,10 +12,17 @@ const PAST_CACHES: usize = 16 << 20;
 /// The rows of `table`, `(vocabulary, features)`.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pub(crate) table: Numbers,
+    pub(crate) table: Kept,
     pub(crate) features: usize,
     pub(crate) vocabulary: usize,
     pub(crate) from_the_end: bool,
+}
+
+/// Where the rows are.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    Here(Numbers),
+    InFile(StoredRows),
 }
 
 impl Rows {
@@ -35,10 +44,13 @@ impl Rows {
             let Some(from) = usize::try_from(id).ok().filter(|id| *id < self.vocabulary) else {
                 return Err(Failure::unforeseen("an id that is not in the vocabulary"));
             };
-            let row = &self.table[from * self.features..][..self.features];
-            match &mut streams {
-                Some(streams) => streams.copy(row, out),
-                None => out.copy_from_slice(row),
+            let row = from * self.features..(from + 1) * self.features;
+            match (&self.table, &mut streams) {
+                (Kept::Here(table), Some(streams)) => streams.copy(&table[row], out),
+                (Kept::Here(table), None) => out.copy_from_slice(&table[row]),
+                (Kept::InFile(stored), _) => {
+                    out.iter_mut().zip(&stored.numbers()[row]).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
+                }
             }
         }
         Ok(())
@@ -84,7 +96,10 @@ impl Kernel for Rows {
     }
 
     fn bytes(&self) -> usize {
-        self.table.len() * size_of::<f32>()
+        match &self.table {
+            Kept::Here(table) => table.len() * size_of::<f32>(),
+            Kept::InFile(_) => 0,
+        }
     }
 
     fn bytes_read(&self) -> usize {

@@ -8,7 +8,7 @@
 //! that wide layers on the way ask for no more memory than their place needs.
 
 use candle_core::{Device, Tensor};
-use kandle_model::Primitive;
+use kandle_model::{Primitive, primitive::Table};
 
 use crate::{
     Failure, Options, choose,
@@ -36,8 +36,8 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
     let Work::Primitive { primitive: Primitive::Rows { table, .. }, map: None, .. } = &graph.nodes[at].work else {
         return Ok(());
     };
-    let (vocabulary, mut width) = table.dims2()?;
-    let mut replaced = table.elem_count();
+    let (vocabulary, mut width) = table.dims()?;
+    let mut replaced = vocabulary.saturating_mul(width);
     let chain = chain_behind(graph, at);
     // The kernels so far, and how many of them make a table that is worth its memory.
     let (mut kernels, mut worth, mut store) = (Vec::new(), 0, Store::default());
@@ -60,18 +60,14 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
         }
     }
     kernels.truncate(worth);
-    let numbers = table.flatten_all()?.to_vec1::<f32>()?;
-    let folded = match kernels.is_empty() {
-        true => return Ok(()),
-        // What a kernel cannot compute is left to the model, when an id asks for it.
-        false => match through(&kernels, numbers, vocabulary) {
-            Ok(folded) => folded,
-            Err(_) => return Ok(()),
-        },
-    };
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    // What a kernel cannot compute is left to the model, when an id asks for it.
+    let Ok(folded) = through(&kernels, table.numbers()?, vocabulary) else { return Ok(()) };
     let size = (vocabulary, folded.len() / vocabulary.max(1));
     if let Work::Primitive { primitive: Primitive::Rows { table, .. }, .. } = &mut graph.nodes[at].work {
-        *table = Tensor::from_vec(folded, size, &Device::Cpu)?;
+        *table = Table::Read(Tensor::from_vec(folded, size, &Device::Cpu)?);
     }
     let mut gone: Vec<usize> = chain.into_iter().take(worth).collect();
     gone.sort_unstable();

@@ -13,6 +13,7 @@ use crate::{
     Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Shape, Spec, Value, Weight,
     layers::one,
     numeric::{cast, position},
+    primitive::Table,
     quantized::Quantized,
 };
 
@@ -99,11 +100,13 @@ impl KerasLayer for Embedding {
     }
 
     fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
-        if self.quantized.is_some() || self.lora.is_some() {
-            return Ok(None);
-        }
-        let table = lowered.weight(0)?.clone();
-        Ok(Some(vec![Primitive::Rows { table, from_the_end: self.from_the_end }]))
+        let rows = self.rows_of(Table::Read(lowered.weight(0)?.clone()));
+        Ok(rows.map(|rows| vec![rows]))
+    }
+
+    fn rows_of(&self, table: Table) -> Option<Primitive> {
+        let plain = self.quantized.is_none() && self.lora.is_none();
+        plain.then_some(Primitive::Rows { table, from_the_end: self.from_the_end })
     }
 }
 
