@@ -62,7 +62,7 @@ impl Growing {
         let cells = |size: usize| if padding == "same" { size.div_ceil(stride) } else { (size - kernel) / stride + 1 };
         let fits = height >= kernel && width >= kernel;
         let bias = generator.below(2) == 0;
-        match generator.below(23) {
+        match generator.below(24) {
             0 | 1 => {
                 let units = 1 + generator.below(40);
                 let config = json!({"units": units, "activation": activation, "use_bias": bias});
@@ -93,10 +93,12 @@ impl Growing {
             }
             12 | 13 => {
                 let other = self.like(shape, generator);
-                match generator.below(4) {
+                match generator.below(6) {
                     0 => self.add("Concatenate", json!({"axis": -1}), &[&name, &other], [height, width, 2 * channels]),
                     1 => self.add("Multiply", json!({}), &[&name, &other], shape),
                     2 => self.add("Subtract", json!({}), &[&name, &other], shape),
+                    3 => self.add("Maximum", json!({}), &[&name, &other], shape),
+                    4 => self.add("Minimum", json!({}), &[&name, &other], shape),
                     _ => self.add("Add", json!({}), &[&name, &other], shape),
                 }
             }
@@ -126,6 +128,12 @@ impl Growing {
                 let made = format!("{}_{}", class.to_lowercase(), self.layers.len());
                 self.layers.push(operation(class, &made, &[tensor(&name), other]));
                 self.tensors.push((made, shape));
+            }
+            21 => {
+                let groups =
+                    (1..=channels).filter(|groups| channels % groups == 0).nth(kernel - 1).map_or(-1, |all| all as i64);
+                let config = json!({"groups": groups, "axis": -1, "center": bias, "scale": stride > 1});
+                self.add("GroupNormalization", config, &on, shape);
             }
             // A layer that is there once more: called again on what it was called on, or made again under another name.
             _ => self.repeat(generator),

@@ -35,6 +35,8 @@ const HANDED_OVER: &[(&str, &str)] = &[
     ("activations/Activation/softmax_special", "a softmax of what is no number"),
     ("activations/Softmax/special", "a softmax of what is no number"),
     ("core/Embedding/uint8_ids", "an input of another dtype"),
+    ("merging/Maximum/special", "a largest or smallest number of what is no number"),
+    ("merging/Minimum/special", "a largest or smallest number of what is no number"),
 ];
 
 #[test]

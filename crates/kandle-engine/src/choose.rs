@@ -13,6 +13,7 @@ use crate::{
         attention::Attention,
         convolution::{Convolution, Placed},
         depthwise::Depthwise,
+        groups::GroupNormalize,
         interpolate::Interpolate,
         map::{Affine, Map, Slopes},
         merge::Merge,
@@ -108,6 +109,10 @@ pub(crate) fn kernel_of(
             };
             Box::new(Normalize { centered: *centered, epsilon: *epsilon as f32, gamma, beta, map })
         }
+        Primitive::NormalizeGroups { groups, epsilon, gamma, beta } => {
+            let (gamma, beta) = (optional(gamma)?, optional(beta)?);
+            Box::new(GroupNormalize { groups: *groups, epsilon: *epsilon, gamma, beta, map })
+        }
         Primitive::Map(curve) => match Map::of(curve) {
             Some(map) => Box::new(map),
             None => return Ok(None),
@@ -193,6 +198,7 @@ pub(crate) fn shown(node: &Node, model: &Model, spatial: Option<&[usize]>) -> St
                 Primitive::Interpolate { .. } => "interpolate",
                 Primitive::Affine { .. } => "affine",
                 Primitive::Normalize { .. } => "normalize",
+                Primitive::NormalizeGroups { .. } => "normalize groups",
                 Primitive::Map(_) => "map",
                 Primitive::Slopes { .. } => "slopes",
                 Primitive::Softmax => "softmax",

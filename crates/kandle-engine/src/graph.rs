@@ -287,7 +287,9 @@ impl Called<'_> {
         }
         match chain {
             _ if !self.is_masked() => true,
-            [Primitive::Merge(how)] if *how != Merging::Multiply => !self.merges_masks() || self.one_mask().is_some(),
+            // In these a mask leaves single numbers out.
+            [Primitive::Merge(Merging::Multiply | Merging::Maximum | Merging::Minimum)] => false,
+            [Primitive::Merge(_)] => !self.merges_masks() || self.one_mask().is_some(),
             [Primitive::Attention(attention)] => {
                 let ends = self.layer.masking() != Masking::Passes;
                 attention.mask.is_none() && attention.inputs[0] == 0 && (ends || attention.takes_padding)
@@ -336,8 +338,6 @@ fn may_make_masks(layer: &PlannedLayer) -> bool {
 fn has_kernel(primitive: &Primitive) -> bool {
     match primitive {
         Primitive::Map(curve) => Map::of(curve).is_some(),
-        // What is no number has an order of its own there.
-        Primitive::Merge(how) => !matches!(how, Merging::Maximum | Merging::Minimum),
         // TensorFlow has other rules for what is no number along three axes.
         Primitive::Pool { largest: true, windows, .. } => windows.len() < 3,
         Primitive::Convolution(convolution) => {

@@ -57,6 +57,18 @@ pub enum Primitive {
         /// `(features,)`.
         beta: Option<Tensor>,
     },
+    /// `(xs − mean) / √(variance + epsilon) · gamma + beta` for `(batch, …, channels)`, with the mean and the variance of each
+    /// sample and group of channels.
+    NormalizeGroups {
+        /// How many groups there are, of channels that lie one behind the other; none for one each.
+        groups: Option<usize>,
+        /// What is added to the variance.
+        epsilon: f64,
+        /// `(channels,)`.
+        gamma: Option<Tensor>,
+        /// `(channels,)`.
+        beta: Option<Tensor>,
+    },
     /// A function of every number by itself.
     Map(Curve),
     /// `x` where positive, else `alpha · x`.

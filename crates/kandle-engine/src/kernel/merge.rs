@@ -45,6 +45,11 @@ pub(crate) fn merge(how: Merging, out: &mut [f32], more: &[f32]) {
     Into { how, out, more }.dispatch();
 }
 
+/// Whether there is what is no number, which has rules of its own in an order.
+fn has_nan(numbers: &[f32]) -> bool {
+    numbers.chunks(64).any(|numbers| numbers.iter().fold(false, |any, x| any | x.is_nan()))
+}
+
 /// An operand that is broadcast: `out` has the shape `dims`, and from one index of an axis to the next it is `strides` numbers
 /// further, 0 where it has one for all.
 struct Spread<'a> {
@@ -107,6 +112,13 @@ impl Kernel for Merge {
     }
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
+        if matches!(self.how, Merging::Maximum | Merging::Minimum) {
+            let at = usize::from(run.in_place);
+            let mut read = run.inputs.iter().skip(at).filter_map(|input| input.data.floats().ok());
+            if read.any(has_nan) || run.in_place && has_nan(run.out) {
+                return Err(Failure::unforeseen("a largest or smallest number of what is no number"));
+            }
+        }
         let first = run.operand(0)?.dims;
         let others = run.inputs.get(1..).unwrap_or_default();
         let more = || others.iter().map(|other| (other.data.floats().unwrap_or_default(), other.dims));

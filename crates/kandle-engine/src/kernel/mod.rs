@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 pub(crate) mod convolution;
 pub(crate) mod depthwise;
+pub(crate) mod groups;
 pub(crate) mod interpolate;
 pub(crate) mod map;
 pub(crate) mod merge;

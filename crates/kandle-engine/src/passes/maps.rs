@@ -43,6 +43,7 @@ fn maker_of(graph: &Graph, at: usize) -> Option<(usize, Map)> {
             | Primitive::Convolution(_)
             | Primitive::Transposed(_)
             | Primitive::Normalize { .. }
+            | Primitive::NormalizeGroups { .. }
             | Primitive::Affine { .. }
             | Primitive::Merge(_)
     );

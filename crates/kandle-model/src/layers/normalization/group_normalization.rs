@@ -12,7 +12,7 @@ use kandle_format::Problem;
 
 use super::{computed_in, given_back, moments, one_of_numbers, reciprocal_root, scaled};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Shape, Spec, Value, Weight,
+    Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Primitive, Shape, Spec, Value, Weight,
     layers::{axis, cannot},
 };
 
@@ -105,6 +105,16 @@ impl KerasLayer for GroupNormalization {
 
     fn casts_itself(&self) -> bool {
         true
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let place = axis(self.axis, lowered.rank()).map_err(candle_core::Error::msg)?;
+        if place == 0 || place + 1 != lowered.rank() {
+            return Ok(None);
+        }
+        let gamma = lowered.weight_if(self.scale, 0)?;
+        let beta = lowered.weight_if(self.center, usize::from(self.scale))?;
+        Ok(Some(vec![Primitive::NormalizeGroups { groups: self.groups, epsilon: self.epsilon, gamma, beta }]))
     }
 }
 
