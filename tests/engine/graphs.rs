@@ -62,7 +62,7 @@ impl Growing {
         let cells = |size: usize| if padding == "same" { size.div_ceil(stride) } else { (size - kernel) / stride + 1 };
         let fits = height >= kernel && width >= kernel;
         let bias = generator.below(2) == 0;
-        match generator.below(24) {
+        match generator.below(25) {
             0 | 1 => {
                 let units = 1 + generator.below(40);
                 let config = json!({"units": units, "activation": activation, "use_bias": bias});
@@ -74,11 +74,15 @@ impl Growing {
                 self.add("Conv2D", config, &on, [cells(height), cells(width), filters]);
             }
             4 if fits => {
-                let config = json!({"kernel_size": [kernel, kernel], "strides": [stride, stride], "padding": padding, "activation": activation, "use_bias": bias});
-                self.add("DepthwiseConv2D", config, &on, [cells(height), cells(width), channels]);
+                let often = 1 + generator.below(2);
+                let config = json!({"kernel_size": [kernel, kernel], "strides": [stride, stride], "padding": padding, "activation": activation, "use_bias": bias, "depth_multiplier": often});
+                self.add("DepthwiseConv2D", config, &on, [cells(height), cells(width), channels * often]);
             }
             5 | 6 => self.add("BatchNormalization", json!({"axis": -1, "scale": bias}), &on, shape),
-            7 => self.add("LayerNormalization", json!({"axis": [-1], "center": bias, "scale": kernel > 1}), &on, shape),
+            // A row of one number is 0 but for rounding.
+            7 if channels > 1 => {
+                self.add("LayerNormalization", json!({"axis": [-1], "center": bias, "scale": kernel > 1}), &on, shape)
+            }
             8 => self.add("Activation", json!({"activation": activation}), &on, shape),
             9 => self.add("Dropout", json!({"rate": 0.5}), &on, shape),
             10 if fits => {
@@ -134,6 +138,18 @@ impl Growing {
                     (1..=channels).filter(|groups| channels % groups == 0).nth(kernel - 1).map_or(-1, |all| all as i64);
                 let config = json!({"groups": groups, "axis": -1, "center": bias, "scale": stride > 1});
                 self.add("GroupNormalization", config, &on, shape);
+            }
+            22 if bias => {
+                let made = format!("transposed_{}", self.layers.len());
+                let mut transposed = operation("Transpose", &made, &[tensor(&name)]);
+                transposed["config"]["axes"] = json!([0, 2, 1, 3]);
+                self.layers.push(transposed);
+                self.tensors.push((made, [width, height, channels]));
+            }
+            22 => {
+                let filters = 1 + generator.below(20);
+                let config = json!({"filters": filters, "kernel_size": [1, 1], "depth_multiplier": 2});
+                self.add("SeparableConv2D", config, &on, [height, width, filters]);
             }
             // A layer that is there once more: called again on what it was called on, or made again under another name.
             _ => self.repeat(generator),

@@ -37,6 +37,7 @@ const HANDED_OVER: &[(&str, &str)] = &[
     ("core/Embedding/uint8_ids", "an input of another dtype"),
     ("merging/Maximum/special", "a largest or smallest number of what is no number"),
     ("merging/Minimum/special", "a largest or smallest number of what is no number"),
+    ("pooling/MaxPooling3D/special", "the largest of numbers that are not finite"),
 ];
 
 #[test]

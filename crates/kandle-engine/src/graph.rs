@@ -338,12 +338,7 @@ fn may_make_masks(layer: &PlannedLayer) -> bool {
 fn has_kernel(primitive: &Primitive) -> bool {
     match primitive {
         Primitive::Map(curve) => Map::of(curve).is_some(),
-        // TensorFlow has other rules for what is no number along three axes.
-        Primitive::Pool { largest: true, windows, .. } => windows.len() < 3,
-        Primitive::Convolution(convolution) => {
-            let multiplier = convolution.kernel.dims().last().copied().unwrap_or(0);
-            convolution.kernel.dtype() == candle_core::DType::F32 && (!convolution.depthwise || multiplier == 1)
-        }
+        Primitive::Convolution(convolution) => convolution.kernel.dtype() == candle_core::DType::F32,
         // Without either it does not say how long a row is.
         Primitive::Normalize { gamma, beta, .. } => gamma.is_some() || beta.is_some(),
         Primitive::Recurrent(recurrent) => has_loops(recurrent),

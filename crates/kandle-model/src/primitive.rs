@@ -110,7 +110,7 @@ pub enum Primitive {
     Pad(Vec<(usize, usize)>),
     /// Without what is this far before and after each axis, the batch axis included.
     Crop(Vec<(usize, usize)>),
-    /// Each cell of the spatial axes so often in a row.
+    /// Each cell of the axes behind the batch so often in a row, the channels included.
     Repeat(Vec<usize>),
     /// `(batch, height, width, channels)` so many times as high and wide, each cell of the result between four, as
     /// [`Neighbours`] has it: along the width first.
@@ -218,8 +218,7 @@ impl StoredRows {
 /// A convolution, never flipped, as Keras has it.
 #[derive(Debug, Clone)]
 pub struct Convolution {
-    /// `(spatial…, channels / groups, filters)`; for `depthwise` `(spatial…, channels, multiplier)`, and output channel
-    /// `channel · multiplier + m` is the `m`th of its channel.
+    /// `(spatial…, channels / groups, filters)`; for `depthwise` `(spatial…, channels, 1)`.
     pub kernel: Tensor,
     /// One number for each output channel.
     pub bias: Option<Tensor>,

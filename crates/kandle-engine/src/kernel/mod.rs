@@ -226,6 +226,11 @@ pub(crate) fn with_numbers<T>(tensor: &candle_core::Tensor, work: impl FnOnce(&[
     }
 }
 
+/// Whether all numbers are finite.
+pub(crate) fn all_are_finite(numbers: &[f32]) -> bool {
+    numbers.chunks(64).all(|numbers| numbers.iter().fold(true, |all, x| all & x.is_finite()))
+}
+
 /// The only input's shape, for what comes out as it went in.
 ///
 /// # Errors

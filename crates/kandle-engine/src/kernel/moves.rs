@@ -197,37 +197,61 @@ impl Kernel for Margins {
     }
 }
 
-/// Each cell of the spatial axes so often in a row.
+/// Each cell of the axes behind the batch so often in a row.
 #[derive(Debug)]
 pub(crate) struct Repeat {
     pub(crate) times: Vec<usize>,
 }
 
+/// The rows of `from`, so many numbers each, so often in a row; each number of a row `times.1` times.
+fn repeat(from: &[f32], width: usize, times: (usize, usize), out: &mut [f32]) {
+    let whole = width * times.1;
+    for (from, out) in from.chunks_exact(width).zip(out.chunks_exact_mut(whole * times.0)) {
+        for out in out.chunks_exact_mut(whole) {
+            match times.1 {
+                1 => out.copy_from_slice(from),
+                often => out.chunks_exact_mut(often).zip(from).for_each(|(out, x)| out.fill(*x)),
+            }
+        }
+    }
+}
+
 impl Kernel for Repeat {
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         let dims = super::only(inputs)?;
-        let (batch, spatial, channels) = dims.image(self.times.len())?;
-        let sizes = spatial.iter().zip(&self.times).map(|(size, times)| size * times);
-        let sizes: Vec<usize> = [batch].into_iter().chain(sizes).chain([channels]).collect();
+        let [batch, axes @ ..] = dims.as_slice() else { return Err(Failure::unforeseen("a tensor without axes")) };
+        if axes.len() != self.times.len() || axes.is_empty() {
+            return Err(Failure::unforeseen("a tensor of another rank"));
+        }
+        let sizes = axes.iter().zip(&self.times).map(|(size, times)| size * times);
+        let sizes: Vec<usize> = [*batch].into_iter().chain(sizes).collect();
         Dims::new(&sizes)
     }
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {
         let (from, dims) = (run.floats(0)?, run.operand(0)?.dims);
-        let channels = run.dims.last()?;
-        if channels == 0 {
+        // Lines along the last axis of cells, of which one or several come of one line.
+        let (last, outer) = (dims.last()?, self.times.len().saturating_sub(2));
+        let along = if self.times.len() > 1 { dims.as_slice()[outer + 1] } else { 1 };
+        let of_last = self.times.last().copied().unwrap_or(1);
+        let of_cells = if self.times.len() > 1 { self.times[outer] } else { 1 };
+        let (read, written) = (along * last, along * last * of_cells * of_last);
+        if written == 0 {
             return Ok(());
         }
-        let outer = &run.dims.as_slice()[..run.dims.rank() - 1];
-        let mut index = [0; MOST_AXES];
-        for out in run.out.chunks_exact_mut(channels) {
-            let mut at = index[0];
-            for (axis, times) in self.times.iter().enumerate() {
-                at = at * dims.as_slice()[axis + 1] + index[axis + 1] / times;
+        let sizes = &run.dims.as_slice()[..=outer];
+        let operations = MOVED * run.out.len();
+        run.threads.rows(run.out, written, 1, operations, |range, out| {
+            let mut index = index_of(range.start, sizes);
+            for out in out.chunks_exact_mut(written) {
+                let mut line = index[0];
+                for (axis, times) in self.times[..outer].iter().enumerate() {
+                    line = line * dims.as_slice()[axis + 1] + index[axis + 1] / times;
+                }
+                repeat(&from[line * read..][..read], last, (of_cells, of_last), out);
+                next(&mut index, sizes);
             }
-            out.copy_from_slice(&from[at * channels..][..channels]);
-            next(&mut index, outer);
-        }
+        });
         Ok(())
     }
 }

@@ -167,6 +167,10 @@ impl Kernel for Pool {
         let image = run.floats(0)?;
         let dims = run.operand(0)?.dims;
         let (_, spatial, channels) = dims.image(self.windows.len())?;
+        // TensorFlow has other rules for what is no number along three axes.
+        if self.largest && spatial.len() > 2 && !super::all_are_finite(image) {
+            return Err(Failure::unforeseen("the largest of numbers that are not finite"));
+        }
         let axes = three(spatial, &self.windows, &self.placed)?;
         if channels == 0 {
             return Ok(());

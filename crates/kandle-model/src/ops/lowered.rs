@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::{Node, Operand, Scalar};
+use super::{Node, Operand, Scalar, moving};
 use crate::{Argument, Function, Primitive, Spec, primitive::Merging};
 
 /// What the operation `class` computes, if it is among the primitives; all is float32.
@@ -15,9 +15,29 @@ pub(super) fn primitives(class: &str, node: &Node<'_, Spec>) -> Result<Option<Ve
         "Silu" => Function::Silu,
         "Softsign" => Function::Softsign,
         "Exp" => Function::Exponential,
+        "Softmax" => return Ok(softmax(node)),
+        "Transpose" | "Moveaxis" | "Swapaxes" => return Ok(permuted(class, node)),
         _ => return arithmetic(class, node),
     };
     Ok(function.primitives())
+}
+
+/// A softmax along the last axis, which is not that of the batch.
+fn softmax(node: &Node<'_, Spec>) -> Option<Vec<Primitive>> {
+    let (rank, axis) = (node.given.tensor("x")?.shape.rank(), node.settings.integer("axis")?);
+    let last = axis == -1 || usize::try_from(axis).is_ok_and(|axis| axis + 1 == rank);
+    (last && rank > 1).then(|| vec![Primitive::Softmax])
+}
+
+/// Axes in another order, that of the batch the first.
+fn permuted(class: &str, node: &Node<'_, Spec>) -> Option<Vec<Primitive>> {
+    let rank = node.given.tensor("x")?.shape.rank();
+    let order = match class {
+        "Transpose" => moving::by_axes(node.settings, rank),
+        "Moveaxis" => moving::by_moves(node.settings, rank),
+        _ => moving::by_swap(node.settings, rank),
+    };
+    order.ok().filter(|order| order.first() == Some(&0)).map(|order| vec![Primitive::Permute(order)])
 }
 
 fn arithmetic(class: &str, node: &Node<'_, Spec>) -> Result<Option<Vec<Primitive>>> {

@@ -119,12 +119,12 @@ fn ordered(node: &Node<'_, Value>, order: fn(&super::Settings, usize) -> Order) 
     moved(node, |xs| xs.permute(order_of(node, xs.rank(), order).map_err(failed)?)?.contiguous())
 }
 
-fn by_axes(settings: &super::Settings, rank: usize) -> Order {
+pub(super) fn by_axes(settings: &super::Settings, rank: usize) -> Order {
     // Keras: an empty list of axes is no list.
     transposition(settings.integers("axes").filter(|axes| !axes.is_empty() || rank == 0), rank)
 }
 
-fn by_moves(settings: &super::Settings, rank: usize) -> Order {
+pub(super) fn by_moves(settings: &super::Settings, rank: usize) -> Order {
     moves(
         settings.integers("source").ok_or("source is missing")?,
         settings.integers("destination").ok_or("destination is missing")?,
@@ -132,7 +132,7 @@ fn by_moves(settings: &super::Settings, rank: usize) -> Order {
     )
 }
 
-fn by_swap(settings: &super::Settings, rank: usize) -> Order {
+pub(super) fn by_swap(settings: &super::Settings, rank: usize) -> Order {
     swap(
         settings.integer("axis1").ok_or("axis1 is missing")?,
         settings.integer("axis2").ok_or("axis2 is missing")?,

@@ -9,10 +9,10 @@
 
 use kandle_format::{Dtype, Problem};
 
-use super::settings::{Both, Settings, keras_depthwise_kernel};
+use super::settings::{Both, ByChannel, Settings, keras_depthwise_kernel};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Spec, Value, Weight, layers::cannot,
-    math::convolution::depthwise, primitive::Convolution,
+    math::convolution::depthwise,
 };
 
 #[derive(Debug)]
@@ -56,18 +56,8 @@ impl<const AXES: usize> KerasLayer for DepthwiseConv<AXES> {
     }
 
     fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
-        let kernel = keras_depthwise_kernel(lowered.weight(0)?, self.depth_multiplier)?;
-        self.settings.lowered(lowered, 1, |bias, windows, padding| {
-            vec![Primitive::Convolution(Convolution {
-                kernel,
-                bias,
-                windows,
-                padding,
-                margins: None,
-                groups: 1,
-                depthwise: true,
-            })]
-        })
+        let convolution = ByChannel::new(lowered.weight(0)?, self.depth_multiplier)?;
+        self.settings.lowered(lowered, 1, |bias, windows, padding| convolution.chain(bias, windows, padding))
     }
 }
 

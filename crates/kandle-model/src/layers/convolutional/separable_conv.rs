@@ -11,10 +11,9 @@
 
 use kandle_format::{Dtype, Problem};
 
-use super::settings::{Both, Settings, keras_depthwise_kernel, pointwise};
+use super::settings::{Both, ByChannel, Settings, keras_depthwise_kernel, pointwise};
 use crate::{
     Call, Fields, Given, KerasLayer, Layout, Lowered, Primitive, Spec, Value, Weight, math::convolution::depthwise,
-    primitive::Convolution,
 };
 
 #[derive(Debug)]
@@ -75,13 +74,13 @@ impl<const AXES: usize> KerasLayer for SeparableConv<AXES> {
     }
 
     fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
-        let kernel = keras_depthwise_kernel(lowered.weight(0)?, self.depth_multiplier)?;
+        let by_channel = ByChannel::new(lowered.weight(0)?, self.depth_multiplier)?;
         let pointwise = lowered.weight(1)?;
         let pointwise = pointwise.reshape((pointwise.dim(0)?, pointwise.dim(1)?))?.t()?.contiguous()?;
         self.settings.lowered(lowered, 2, |bias, windows, padding| {
-            let by_channel =
-                Convolution { kernel, bias: None, windows, padding, margins: None, groups: 1, depthwise: true };
-            vec![Primitive::Convolution(by_channel), Primitive::Product { kernel: pointwise, bias }]
+            let mut chain = by_channel.chain(None, windows, padding);
+            chain.push(Primitive::Product { kernel: pointwise, bias });
+            chain
         })
     }
 }

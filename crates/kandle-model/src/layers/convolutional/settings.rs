@@ -10,6 +10,7 @@ use crate::{
         spatial::{Image, from_channels_last, to_channels_last},
     },
     math::window::{Padding, Window, lengths},
+    primitive::Convolution,
 };
 
 /// The settings of every convolution.
@@ -190,6 +191,30 @@ pub(super) fn keras_depthwise_kernel(weight: &Tensor, multiplier: usize) -> Resu
     let split = [&[filters / multiplier, multiplier], spatial].concat();
     let axes: Vec<usize> = (2..split.len()).chain([0, 1]).collect();
     weight.squeeze(1)?.reshape(split)?.permute(axes)?.contiguous()
+}
+
+/// A depthwise convolution with the weight `(channels · multiplier, 1, spatial…)` as primitives: of each channel as many as it
+/// has filters, and one filter for each of them.
+pub(super) struct ByChannel {
+    kernel: Tensor,
+    times: Option<Vec<usize>>,
+}
+
+impl ByChannel {
+    pub(super) fn new(weight: &Tensor, multiplier: usize) -> Result<Self> {
+        let kernel = keras_depthwise_kernel(weight, multiplier)?;
+        let spatial = kernel.rank().saturating_sub(2);
+        let kernel = kernel.flatten_from(spatial)?.unsqueeze(spatial + 1)?;
+        let times = (multiplier > 1).then(|| [vec![1; spatial], vec![multiplier]].concat());
+        Ok(Self { kernel, times })
+    }
+
+    pub(super) fn chain(self, bias: Option<Tensor>, windows: Vec<Window>, padding: Padding) -> Vec<Primitive> {
+        let Self { kernel, times } = self;
+        let convolution = Convolution { kernel, bias, windows, padding, margins: None, groups: 1, depthwise: true };
+        let repeat = times.map(Primitive::Repeat);
+        repeat.into_iter().chain([Primitive::Convolution(convolution)]).collect()
+    }
 }
 
 /// A kernel of one cell `(filters, channels, 1…)` as Keras has it, `(1…, channels, filters)`: a product over channels.

@@ -106,7 +106,10 @@ impl<const AXES: usize> KerasLayer for UpSampling<AXES> {
     fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
         let at = match self.interpolation {
             _ if self.channels_first => return Ok(None),
-            Interpolation::Nearest => return Ok(Some(vec![Primitive::Repeat(self.size.clone())])),
+            Interpolation::Nearest => {
+                let times = self.size.iter().copied().chain([1]).collect();
+                return Ok(Some(vec![Primitive::Repeat(times)]));
+            }
             Interpolation::Bilinear => Position::Centres,
             Interpolation::BilinearOfCorners => Position::Corners,
             _ => return Ok(None),
