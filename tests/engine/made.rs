@@ -45,9 +45,8 @@ pub fn layer(class: &str, name: &str, mut config: Json, inputs: &[&str]) -> Json
     config["name"] = name.into();
     let arguments: Vec<Json> = inputs.iter().map(|name| tensor(name)).collect();
     let arguments = match class {
-        "Add" | "Multiply" | "Subtract" | "Average" | "Maximum" | "Minimum" | "Concatenate" => {
-            vec![Json::Array(arguments)]
-        }
+        "Add" | "Multiply" | "Subtract" | "Average" | "Maximum" | "Minimum" | "Concatenate" | "Attention"
+        | "AdditiveAttention" => vec![Json::Array(arguments)],
         _ => arguments,
     };
     let nodes = if inputs.is_empty() { json!([]) } else { json!([{"args": arguments, "kwargs": {}}]) };

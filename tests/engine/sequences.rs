@@ -34,7 +34,25 @@ fn random(seed: u64) -> (Model, usize) {
     let mut layers = vec![input("ids", json!([null, null]), "int32"), layer("Embedding", "table", table, &["ids"])];
     let (sequences, mut last, mut inputs) = (generator.below(2) == 0, "last", vec!["ids"]);
     let mut is_sequence = sequences;
-    match generator.below(3) {
+    match generator.below(4) {
+        // Without masks, of which it makes another computation.
+        3 => {
+            layers[1]["config"]["mask_zero"] = false.into();
+            let table = json!({"input_dim": 30, "output_dim": FEATURES, "mask_zero": false});
+            layers.push(input("others", json!([null, null]), "int32"));
+            layers.push(layer("Embedding", "other_table", table, &["others"]));
+            inputs.push("others");
+            let (class, config) = match generator.below(3) {
+                0 => ("AdditiveAttention", json!({"use_scale": generator.below(2) == 0})),
+                1 => ("Attention", json!({"use_scale": generator.below(2) == 0, "score_mode": "concat"})),
+                _ => ("Attention", json!({"use_scale": generator.below(2) == 0})),
+            };
+            let of: &[&str] = &["table", "other_table", "other_table"][..2 + generator.below(2)];
+            let mut attention = layer(class, "last", config, of);
+            attention["inbound_nodes"][0]["kwargs"] = json!({"use_causal_mask": generator.below(2) == 0});
+            layers.push(attention);
+            is_sequence = true;
+        }
         0 => {
             let (class, config) = recurrent(&mut generator, sequences);
             layers.push(layer(class, "last", config, &["table"]));

@@ -20,6 +20,7 @@ use crate::{
         moves::{Join, Margins, Permute, Repeat},
         normalize::{Normalize, Softmax},
         numbers,
+        plain_attention::PlainAttention,
         pool::{Pool, PoolAll},
         product::Product,
         recurrent::{Bidirectional, Direction, Recurrent},
@@ -142,6 +143,7 @@ pub(crate) fn kernel_of(
         Primitive::Transposed(transposed) => Box::new(Transposed::new(transposed, map, store)?),
         Primitive::Interpolate { times, at } => Box::new(Interpolate { times: *times, at: *at }),
         Primitive::Attention(attention) => Box::new(Attention::new(attention, adds, store)?),
+        Primitive::PlainAttention(attention) => Box::new(PlainAttention::new(attention)?),
         _ => return Ok(None),
     }))
 }
@@ -214,6 +216,7 @@ pub(crate) fn shown(node: &Node, model: &Model, spatial: Option<&[usize]>) -> St
                 Primitive::Recurrent(_) => "recurrent",
                 Primitive::Bidirectional { .. } => "bidirectional",
                 Primitive::Attention(_) => "attention",
+                Primitive::PlainAttention(_) => "plain attention",
                 _ => "kernel",
             };
             // Those of what is one tensor are one.

@@ -289,6 +289,7 @@ impl Called<'_> {
             _ if !self.is_masked() => true,
             // In these a mask leaves single numbers out.
             [Primitive::Merge(Merging::Multiply | Merging::Maximum | Merging::Minimum)] => false,
+            [Primitive::PlainAttention(_)] => false,
             [Primitive::Merge(_)] => !self.merges_masks() || self.one_mask().is_some(),
             [Primitive::Attention(attention)] => {
                 let ends = self.layer.masking() != Masking::Passes;
@@ -322,7 +323,8 @@ fn is_set_on_the_same(model: &Model, step: &Step) -> bool {
 /// Whether a chain takes `count` tensors: a mask that is given in the graph is one too.
 fn takes(chain: &[Primitive], count: usize) -> bool {
     match chain.first() {
-        Some(Primitive::Merge(_) | Primitive::Join { .. } | Primitive::Attention(_)) => count > 0,
+        Some(Primitive::Merge(_) | Primitive::Join { .. }) => count > 0,
+        Some(Primitive::Attention(_) | Primitive::PlainAttention(_)) => count > 0,
         Some(_) => count == 1,
         None => false,
     }

@@ -133,6 +133,8 @@ pub enum Primitive {
     },
     /// Attention of a query `(batch, steps, features)` to a key and a value.
     Attention(Attention),
+    /// The same without heads and projections.
+    PlainAttention(PlainAttention),
 }
 
 impl Primitive {
@@ -395,6 +397,37 @@ pub struct Attention {
     pub forbidden: f32,
     /// Whether such a pair has the weight 0 after the softmax, also where all pairs of a step are such.
     pub zeroed: bool,
+}
+
+/// Attention of a query `(batch, queries, features)` to a value `(batch, keys, width)` by a key `(batch, keys, features)`:
+/// `(batch, queries, width)`. The weights are the softmax of the scores.
+#[derive(Debug, Clone)]
+pub struct PlainAttention {
+    /// Which of the call's tensors are query, value and key.
+    pub inputs: [usize; 3],
+    /// How well a query and a key score.
+    pub score: Score,
+    /// Whether each step sees itself and those before it only: 1e9 is taken from the scores of others.
+    pub causal: bool,
+}
+
+/// What a query and a key give.
+#[derive(Debug, Clone)]
+pub enum Score {
+    /// Their product times `scale`.
+    Product {
+        /// The factor.
+        scale: f32,
+    },
+    /// `factor · Σ weights · tanh(scale · (query + key))`, over the features.
+    Tanh {
+        /// What their sum is multiplied with.
+        scale: f32,
+        /// `(features,)`; none for 1.
+        weights: Option<Tensor>,
+        /// The factor.
+        factor: f32,
+    },
 }
 
 /// A planned call of a layer and the layer's weights, as [`Call`](crate::Call) has them.

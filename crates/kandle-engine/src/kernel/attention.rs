@@ -23,7 +23,7 @@ use super::{
 use crate::{Failure, dims::Dims, memory::Store};
 
 /// Queries whose weights are there at once.
-const BLOCK: usize = 4 * MOST_ROWS;
+pub(super) const BLOCK: usize = 4 * MOST_ROWS;
 /// How far below a row's largest product one has to be for its weight to be 0.
 const NOTHING: f32 = 110.0;
 
@@ -60,17 +60,23 @@ struct Source {
 
 /// Memory of one head.
 #[derive(Debug)]
-struct Head {
-    keys: Packed,
-    values: Packed,
-    weights: Vec<f32>,
+pub(super) struct Head {
+    pub(super) keys: Packed,
+    pub(super) values: Packed,
+    pub(super) weights: Vec<f32>,
     /// What each row of weights sums to, inverted.
-    shares: Vec<f32>,
+    pub(super) shares: Vec<f32>,
+}
+
+impl Head {
+    pub(super) fn new() -> Self {
+        Self { keys: Packed::empty(), values: Packed::empty(), weights: Vec::new(), shares: Vec::new() }
+    }
 }
 
 /// Which pairs count: those that are not 0.
 #[derive(Clone, Copy)]
-struct Pairs<'a> {
+pub(super) struct Pairs<'a> {
     numbers: &'a [f32],
     /// Numbers from one batch, head, query and key to the next; 0 where the mask has one for all.
     strides: [usize; 4],
@@ -111,16 +117,19 @@ impl<'a> Pairs<'a> {
 }
 
 /// Makes weights of products: `e` to their power, and in `shares` what each row sums to, inverted.
-struct Weigh<'a> {
-    weights: &'a mut [f32],
-    shares: &'a mut [f32],
-    keys: usize,
+pub(super) struct Weigh<'a> {
+    pub(super) weights: &'a mut [f32],
+    pub(super) shares: &'a mut [f32],
+    pub(super) keys: usize,
     /// The first query.
-    from: usize,
-    kernel: &'a Attention,
-    pairs: Option<Pairs<'a>>,
-    batch: usize,
-    head: usize,
+    pub(super) from: usize,
+    /// As [`primitive::Attention`] has them.
+    pub(super) causal: bool,
+    pub(super) forbidden: f32,
+    pub(super) zeroed: bool,
+    pub(super) pairs: Option<Pairs<'a>>,
+    pub(super) batch: usize,
+    pub(super) head: usize,
 }
 
 impl SimdOp for Weigh<'_> {
@@ -129,7 +138,7 @@ impl SimdOp for Weigh<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> bool {
-        let Attention { causal, forbidden, zeroed, .. } = *self.kernel;
+        let Self { causal, forbidden, zeroed, .. } = self;
         let mut fine = true;
         for ((row, weights), share) in
             (self.from..).zip(self.weights.chunks_exact_mut(self.keys)).zip(self.shares.iter_mut())
@@ -181,11 +190,11 @@ fn forbid<I: Isa>(isa: I, products: &mut [f32], pairs: &[f32], number: f32) -> b
 }
 
 /// The first `width` numbers of each row of `stride` times its share.
-struct Share<'a> {
-    rows: &'a mut [f32],
-    shares: &'a [f32],
-    width: usize,
-    stride: usize,
+pub(super) struct Share<'a> {
+    pub(super) rows: &'a mut [f32],
+    pub(super) shares: &'a [f32],
+    pub(super) width: usize,
+    pub(super) stride: usize,
 }
 
 impl SimdOp for Share<'_> {
@@ -201,15 +210,15 @@ impl SimdOp for Share<'_> {
 
 /// A tensor with heads: `(batch, steps, columns)`, of which it has some.
 #[derive(Clone, Copy)]
-struct Part<'a> {
-    numbers: &'a [f32],
-    steps: usize,
-    stride: usize,
+pub(super) struct Part<'a> {
+    pub(super) numbers: &'a [f32],
+    pub(super) steps: usize,
+    pub(super) stride: usize,
 }
 
 impl<'a> Part<'a> {
     /// The rows of one head of `size` numbers.
-    fn head(self, batch: usize, head: usize, size: usize) -> Matrix<'a> {
+    pub(super) fn head(self, batch: usize, head: usize, size: usize) -> Matrix<'a> {
         let numbers = &self.numbers[batch * self.steps * self.stride + head * size..];
         Matrix { numbers, rows: self.steps, stride: self.stride, depth: size }
     }
@@ -283,7 +292,8 @@ impl Attention {
             let shares = &mut memory.shares[..to - from];
             let target = Target { out: weights, stride: keys, bias: None, more: None, relu: None };
             multiply(&rows, from..to, &memory.keys, target);
-            if !(Weigh { weights, shares, keys, from, kernel: self, pairs, batch, head }).dispatch() {
+            let Self { causal, forbidden, zeroed, .. } = *self;
+            if !(Weigh { weights, shares, keys, from, causal, forbidden, zeroed, pairs, batch, head }).dispatch() {
                 return Err(Failure::unforeseen("an attention to what is no number"));
             }
             let weights = Matrix { numbers: weights, rows: to - from, stride: keys, depth: keys };
@@ -392,9 +402,7 @@ impl Kernel for Attention {
         let block = if batch < threads { queries.div_ceil(threads).next_multiple_of(MOST_ROWS) } else { queries };
         run.threads.rows(all, of_heads, block, operations, |range, out| {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let new =
-                || Head { keys: Packed::empty(), values: Packed::empty(), weights: Vec::new(), shares: Vec::new() };
-            let mut memory = kept.unwrap_or_else(new);
+            let mut memory = kept.unwrap_or_else(Head::new);
             // Where there are no queries, there is no range.
             for batch in range.start / queries.max(1)..range.end.div_ceil(queries.max(1)) {
                 let (from, to) = (range.start.max(batch * queries), range.end.min((batch + 1) * queries));

@@ -9,6 +9,7 @@ pub(crate) mod map;
 pub(crate) mod merge;
 pub(crate) mod moves;
 pub(crate) mod normalize;
+pub(crate) mod plain_attention;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod recurrent;

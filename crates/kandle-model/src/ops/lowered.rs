@@ -24,7 +24,7 @@ pub(super) fn primitives(class: &str, node: &Node<'_, Spec>) -> Result<Option<Ve
 
 /// A softmax along the last axis, which is not that of the batch.
 fn softmax(node: &Node<'_, Spec>) -> Option<Vec<Primitive>> {
-    let (rank, axis) = (node.given.tensor("x")?.shape.rank(), node.settings.integer("axis")?);
+    let (rank, axis) = (node.given.tensor("x")?.shape.rank(), node.settings.any("axis")?.as_i64()?);
     let last = axis == -1 || usize::try_from(axis).is_ok_and(|axis| axis + 1 == rank);
     (last && rank > 1).then(|| vec![Primitive::Softmax])
 }

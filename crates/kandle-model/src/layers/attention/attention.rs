@@ -17,10 +17,11 @@ use kandle_format::{Dtype, Problem};
 
 use super::scores::{causal, softmax, truth};
 use crate::{
-    Call, Fields, Given, KerasLayer, Layout, Masking, Policy, Shape, Spec, Value, Weight,
+    Argument, Call, Fields, Given, KerasLayer, Layout, Lowered, Masking, Policy, Primitive, Shape, Spec, Value, Weight,
     layers::cannot,
     math::einsum::{matmul, matmul_shape},
     numeric::{rounded, wide},
+    primitive::{PlainAttention, Score},
 };
 
 #[derive(Debug)]
@@ -117,6 +118,36 @@ impl<const ADDITIVE: bool> KerasLayer for Attention<ADDITIVE> {
         }
         let weights = flag("return_attention_scores")?.then(|| query.with_tensor(weights));
         Ok(std::iter::once(query.with_tensor(ys)).chain(weights).collect())
+    }
+
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let given = lowered.given;
+        let flag = |name: &str| given.flag(name).map_err(candle_core::Error::msg);
+        let Some(places) = given.argument("inputs").map(Argument::tensors) else { return Ok(None) };
+        let inputs = match places.as_slice() {
+            [Some(query), Some(value)] => [*query, *value, *value],
+            [Some(query), Some(value), Some(key)] => [*query, *value, *key],
+            _ => return Ok(None),
+        };
+        let plain = given.argument("mask").is_none()
+            && !flag("return_attention_scores")?
+            && inputs.iter().all(|input| given.tensors.get(*input).is_some_and(|spec| spec.shape.rank() == 3));
+        if !plain {
+            return Ok(None);
+        }
+        let number =
+            |weight: Option<Tensor>| weight.map_or(Ok(1.0), |weight| weight.flatten_all()?.get(0)?.to_scalar());
+        let scale = lowered.weight_if(self.use_scale, 0)?;
+        let score = if ADDITIVE {
+            Score::Tanh { scale: 1.0, weights: scale, factor: 1.0 }
+        } else if self.concat {
+            let factor = number(lowered.weights.last().cloned())?;
+            Score::Tanh { scale: number(scale)?, weights: None, factor }
+        } else {
+            Score::Product { scale: number(scale)? }
+        };
+        let causal = flag("use_causal_mask")? || self.causal;
+        Ok(Some(vec![Primitive::PlainAttention(PlainAttention { inputs, score, causal })]))
     }
 
     fn masking(&self) -> Masking {
