@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use kandle::{Compile as _, Dtype, Model, Options, Value};
 use serde_json::{Value as Json, json};
 
-use crate::made::{Generator, input, layer, model};
+use crate::made::{Generator, input, layer, model, operation, tensor};
 
 const FEATURES: usize = 6;
 
@@ -34,14 +34,32 @@ fn random(seed: u64) -> (Model, usize) {
     let mut layers = vec![input("ids", json!([null, null]), "int32"), layer("Embedding", "table", table, &["ids"])];
     let (sequences, mut last, mut inputs) = (generator.below(2) == 0, "last", vec!["ids"]);
     let mut is_sequence = sequences;
-    match generator.below(4) {
-        // Without masks, of which it makes another computation.
+    let attends = generator.below(5);
+    if attends > 2 {
+        // Without masks, of which these make another computation.
+        layers[1]["config"]["mask_zero"] = false.into();
+        let table = json!({"input_dim": 30, "output_dim": FEATURES, "mask_zero": false});
+        layers.push(input("others", json!([null, null]), "int32"));
+        layers.push(layer("Embedding", "other_table", table, &["others"]));
+        inputs.push("others");
+    }
+    match attends {
+        // Attention as operations.
+        4 => {
+            let mut keys = operation("Transpose", "keys", &[tensor("other_table")]);
+            keys["config"]["axes"] = json!([0, 2, 1]);
+            let mut weights = operation("Softmax", "weights", &[tensor("scores")]);
+            weights["module"] = "keras.src.ops.nn".into();
+            weights["config"]["axis"] = (-1).into();
+            layers.extend([
+                keys,
+                operation("Matmul", "scores", &[tensor("table"), tensor("keys")]),
+                weights,
+                operation("Matmul", "last", &[tensor("weights"), tensor("other_table")]),
+            ]);
+            is_sequence = true;
+        }
         3 => {
-            layers[1]["config"]["mask_zero"] = false.into();
-            let table = json!({"input_dim": 30, "output_dim": FEATURES, "mask_zero": false});
-            layers.push(input("others", json!([null, null]), "int32"));
-            layers.push(layer("Embedding", "other_table", table, &["others"]));
-            inputs.push("others");
             let (class, config) = match generator.below(3) {
                 0 => ("AdditiveAttention", json!({"use_scale": generator.below(2) == 0})),
                 1 => ("Attention", json!({"use_scale": generator.below(2) == 0, "score_mode": "concat"})),

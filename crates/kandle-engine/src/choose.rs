@@ -16,6 +16,7 @@ use crate::{
         groups::GroupNormalize,
         interpolate::Interpolate,
         map::{Affine, Map, Slopes},
+        matmul::MatMul,
         merge::Merge,
         moves::{Join, Margins, Permute, Repeat},
         normalize::{Normalize, Softmax},
@@ -125,6 +126,7 @@ pub(crate) fn kernel_of(
         }
         Primitive::PoolAll { largest, keeps_axes } => Box::new(PoolAll { largest: *largest, keeps_axes: *keeps_axes }),
         Primitive::Merge(how) => Box::new(Merge { how: *how, map }),
+        Primitive::MatMul => Box::<MatMul>::default(),
         Primitive::Join { axis } => Box::new(Join { axis: *axis }),
         Primitive::Permute(order) => Box::new(Permute { order: order.clone() }),
         Primitive::Pad(margins) => Box::new(Margins { margins: margins.clone(), crops: false }),
@@ -207,6 +209,7 @@ pub(crate) fn shown(node: &Node, model: &Model, spatial: Option<&[usize]>) -> St
                 Primitive::Pool { .. } => "pool",
                 Primitive::PoolAll { .. } => "pool all",
                 Primitive::Merge(_) => "merge",
+                Primitive::MatMul => "product of tensors",
                 Primitive::Join { .. } => "join",
                 Primitive::Reshape(_) => "view",
                 Primitive::Permute(_) => "permute",

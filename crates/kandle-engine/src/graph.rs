@@ -325,6 +325,7 @@ fn takes(chain: &[Primitive], count: usize) -> bool {
     match chain.first() {
         Some(Primitive::Merge(_) | Primitive::Join { .. }) => count > 0,
         Some(Primitive::Attention(_) | Primitive::PlainAttention(_)) => count > 0,
+        Some(Primitive::MatMul) => count == 2,
         Some(_) => count == 1,
         None => false,
     }

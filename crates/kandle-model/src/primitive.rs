@@ -97,6 +97,8 @@ pub enum Primitive {
     },
     /// Several tensors number by number, shapes broadcast as numpy does.
     Merge(Merging),
+    /// Products of the matrices of two tensors, `(…, rows, depth) · (…, depth, columns)`, with the same axes before the last two.
+    MatMul,
     /// Several tensors one behind the other along an axis.
     Join {
         /// The axis.

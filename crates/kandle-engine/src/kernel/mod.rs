@@ -6,6 +6,7 @@ pub(crate) mod depthwise;
 pub(crate) mod groups;
 pub(crate) mod interpolate;
 pub(crate) mod map;
+pub(crate) mod matmul;
 pub(crate) mod merge;
 pub(crate) mod moves;
 pub(crate) mod normalize;

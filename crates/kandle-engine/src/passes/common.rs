@@ -64,9 +64,11 @@ fn is_same_variant(one: &Primitive, other: &Primitive) -> bool {
 
 /// Whether two primitives without weights are the same, whichever layers they come of.
 fn are_equal(one: &Primitive, other: &Primitive) -> bool {
-    use Primitive::{Crop, Interpolate, Join, Map, Merge, Pad, Permute, Pool, PoolAll, Repeat, Reshape, Softmax};
+    use Primitive::{
+        Crop, Interpolate, Join, Map, MatMul, Merge, Pad, Permute, Pool, PoolAll, Repeat, Reshape, Softmax,
+    };
     match (one, other) {
-        (Softmax, Softmax) => true,
+        (Softmax, Softmax) | (MatMul, MatMul) => true,
         (Map(one), Map(other)) => one == other,
         (Merge(one), Merge(other)) => one == other,
         (Join { axis: one }, Join { axis: other }) => one == other,

@@ -16,6 +16,7 @@ pub(super) fn primitives(class: &str, node: &Node<'_, Spec>) -> Result<Option<Ve
         "Softsign" => Function::Softsign,
         "Exp" => Function::Exponential,
         "Softmax" => return Ok(softmax(node)),
+        "Matmul" => return Ok(product(node)),
         "Transpose" | "Moveaxis" | "Swapaxes" => return Ok(permuted(class, node)),
         _ => return arithmetic(class, node),
     };
@@ -27,6 +28,20 @@ fn softmax(node: &Node<'_, Spec>) -> Option<Vec<Primitive>> {
     let (rank, axis) = (node.given.tensor("x")?.shape.rank(), node.settings.any("axis")?.as_i64()?);
     let last = axis == -1 || usize::try_from(axis).is_ok_and(|axis| axis + 1 == rank);
     (last && rank > 1).then(|| vec![Primitive::Softmax])
+}
+
+/// Matrices of two tensors, as many of each and of one batch.
+fn product(node: &Node<'_, Spec>) -> Option<Vec<Primitive>> {
+    let (x1, x2) = (node.given.tensor("x1")?, node.given.tensor("x2")?);
+    let ([first @ .., _, _], [second @ .., _, _]) = (x1.shape.0.as_slice(), x2.shape.0.as_slice()) else { return None };
+    let fit = are_in_order(node) && first == second && !first.is_empty();
+    fit.then(|| vec![Primitive::MatMul])
+}
+
+/// Whether the two tensors of the call are its operands in that order.
+fn are_in_order(node: &Node<'_, Spec>) -> bool {
+    let place = |name| node.given.argument(name).cloned();
+    place("x1") == Some(Argument::Tensor(0)) && place("x2") == Some(Argument::Tensor(1))
 }
 
 /// Axes in another order, that of the batch the first.
@@ -51,10 +66,8 @@ fn arithmetic(class: &str, node: &Node<'_, Spec>) -> Result<Option<Vec<Primitive
     let (Ok(x1), Ok(x2)) = (node.operand("x1"), node.operand("x2")) else { return Ok(None) };
     match (x1, x2) {
         (Operand::Tensor(x1), Operand::Tensor(x2)) => {
-            let place = |name| node.given.argument(name).cloned();
-            let in_order = place("x1") == Some(Argument::Tensor(0)) && place("x2") == Some(Argument::Tensor(1));
             // Keras: what is broadcast may go along another axis than numpy has it.
-            Ok((in_order && x1 == x2).then(|| vec![Primitive::Merge(how)]))
+            Ok((are_in_order(node) && x1 == x2).then(|| vec![Primitive::Merge(how)]))
         }
         (Operand::Tensor(_), Operand::Scalar(number)) => with_number(how, number, false),
         (Operand::Scalar(number), Operand::Tensor(_)) => with_number(how, number, true),
