@@ -75,6 +75,73 @@ fn wide_convolutions_are_done_by_patches_but_for_numbers_that_are_not_finite() {
 }
 
 #[test]
+fn convolutions_over_an_embedding_and_the_inputs_of_gates_are_rows_of_tables() {
+    let layers = vec![
+        input("ids", json!([null, null]), "int32"),
+        layer("Embedding", "table", json!({"input_dim": 50, "output_dim": 24}), &["ids"]),
+        layer(
+            "Conv1D",
+            "one",
+            json!({"filters": 20, "kernel_size": [3], "padding": "same", "activation": "relu"}),
+            &["table"],
+        ),
+        layer(
+            "Conv1D",
+            "two",
+            json!({"filters": 7, "kernel_size": [4], "strides": [2], "use_bias": false}),
+            &["table"],
+        ),
+        layer(
+            "Conv1D",
+            "three",
+            json!({"filters": 33, "kernel_size": [2], "dilation_rate": [3], "padding": "causal"}),
+            &["table"],
+        ),
+        layer("BatchNormalization", "norm", json!({"axis": -1}), &["three"]),
+    ];
+    let outputs = ["one", "two", "norm"];
+    let taps = model(layers, &["ids"], &outputs, 1);
+    let [one, two, three] =
+        [("rows of taps + relu", "table one"), ("rows of taps", "table two"), ("rows of taps", "table three norm")];
+    assert_eq!(instructions(&taps, &Options::default()), of(&[three, two, one]));
+    // The table of the second one is the smallest.
+    let [one, three] = [("convolution + relu", "one"), ("convolution", "three norm")];
+    let small = Options::default().table_bytes(50 * 4 * 7 * 4);
+    assert_eq!(instructions(&taps, &small), of(&[("rows", "table"), three, two, one]));
+    for threads in [1, 3] {
+        let engine = taps.compile(&Options::default().threads(threads)).unwrap();
+        for (batch, steps) in [(1, 4), (3, 11), (40, 60), (2, 5)] {
+            let mut generator = Generator::new(steps as u64);
+            // Some from the end.
+            let ids = (0..batch * steps).map(|_| generator.below(100) as i64 - 50).collect::<Vec<_>>();
+            let ids = [Value::new(Tensor::from_vec(ids, (batch, steps), &Device::Cpu).unwrap(), Dtype::Int64)];
+            let (ours, models) = (engine.run(&ids).unwrap(), taps.run(&ids).unwrap());
+            for (ours, models) in ours.iter().zip(&models) {
+                assert!(crate::graphs::difference(ours, models) <= 1e-5, "{batch} x {steps}, {threads} threads");
+            }
+        }
+        assert_eq!(engine.handed_over(), (0, None));
+        // An id that no window of a convolution sees is wrong all the same.
+        let beyond = [Value::new(Tensor::new(&[[1_i64, 2, 3, 4, 50]], &Device::Cpu).unwrap(), Dtype::Int64)];
+        assert!(engine.run(&beyond).unwrap_err().to_string().contains("id 50"));
+    }
+
+    for (class, units) in [("LSTM", 24), ("GRU", 18), ("SimpleRNN", 6)] {
+        let layers = vec![
+            input("ids", json!([null, null]), "int32"),
+            layer("Embedding", "table", json!({"input_dim": 50, "output_dim": 5, "mask_zero": true}), &["ids"]),
+            layer(class, "last", json!({"units": 6}), &["table"]),
+        ];
+        let gates = model(layers, &["ids"], &["last"], 1);
+        let [mask, table] = [("mask", "table"), ("rows", "table last")];
+        let folded = instructions(&gates, &Options::default().table_bytes(50 * units * 4));
+        assert_eq!(folded, of(&[mask, table, ("recurrent", "last")]), "{class}");
+        let apart = instructions(&gates, &Options::default().table_bytes(0));
+        assert_eq!(apart, of(&[mask, ("rows", "table"), ("recurrent", "last")]), "{class}");
+    }
+}
+
+#[test]
 fn what_follows_an_embedding_row_by_row_goes_into_its_table_where_that_is_worth_its_memory() {
     let layers = |units: usize| {
         vec![

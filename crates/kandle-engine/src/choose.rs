@@ -138,7 +138,7 @@ pub(crate) fn kernel_of(
         },
         Primitive::Bidirectional { forward, backward, merge } => {
             match (Direction::new(forward, store)?, Direction::new(backward, store)?) {
-                (Some(forward), Some(backward)) => Box::new(Bidirectional { forward, backward, merge: *merge }),
+                (Some(forward), Some(backward)) => Box::new(Bidirectional::new(forward, backward, *merge)),
                 _ => return Ok(None),
             }
         }
@@ -157,7 +157,8 @@ pub(crate) fn numbers_of(primitive: &Primitive) -> usize {
         let columns = kernel.dims().last().copied().unwrap_or(1);
         kernel.elem_count() / columns.max(1) * columns.next_multiple_of(PANEL_COLUMNS)
     };
-    let of_layer = |layer: &primitive::Recurrent| padded(&layer.kernel) + padded(&layer.recurrent_kernel);
+    let of_layer =
+        |layer: &primitive::Recurrent| layer.kernel.as_ref().map_or(0, padded) + padded(&layer.recurrent_kernel);
     match primitive {
         Primitive::Rows { table, .. } => table.dims().map_or(0, |(rows, features)| rows * features),
         Primitive::Product { kernel, .. } | Primitive::Transposed(primitive::Transposed { kernel, .. }) => {
@@ -174,7 +175,8 @@ pub(crate) fn numbers_of(primitive: &Primitive) -> usize {
     }
 }
 
-fn placed(padding: Padding, margins: Option<&Vec<(usize, usize)>>) -> Placed {
+/// Where the windows of a convolution lie.
+pub(crate) fn placed(padding: Padding, margins: Option<&Vec<(usize, usize)>>) -> Placed {
     margins.map_or(Placed::By(padding), |margins| Placed::Within(margins.clone()))
 }
 
@@ -185,6 +187,7 @@ fn is_by_patches(convolution: &primitive::Convolution, spatial: Option<&[usize]>
 /// What a node is called where it is shown. `spatial` as for [`kernel_of`].
 pub(crate) fn shown(node: &Node, model: &Model, spatial: Option<&[usize]>) -> String {
     match &node.work {
+        Work::Kernel(_, name) => name.clone(),
         Work::Mask => "mask".to_owned(),
         Work::Pairs => "mask of pairs".to_owned(),
         Work::Call => {

@@ -3,7 +3,10 @@
 use kandle_format::Dtype;
 use kandle_model::{Argument, Masking, Model, PlannedLayer, Primitive, Shape, Step, Value, primitive::Merging};
 
-use crate::{choose::numbers_of, kernel::map::Map};
+use crate::{
+    choose::numbers_of,
+    kernel::{Kernel, map::Map},
+};
 
 /// The nodes of a model, in the order they run.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(crate) enum Work {
         /// What is then done with every number.
         map: Option<Map>,
     },
+    /// A kernel that a pass has made, and what it is called.
+    Kernel(Box<dyn Kernel>, String),
     /// Makes the mask `ids != 0`.
     Mask,
     /// Makes the pairs of query and key that count, `(batch, queries, keys)`, of the masks of query, value and key.
@@ -58,8 +63,13 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    fn of(primitive: Primitive) -> Self {
+    pub(crate) fn of(primitive: Primitive) -> Self {
         Self::Primitive { primitive, scale: None, adds: false, map: None }
+    }
+
+    /// Whether it is rows of a table, and nothing is done with them.
+    pub(crate) fn is_plain_rows(&self) -> bool {
+        matches!(self, Self::Primitive { primitive: Primitive::Rows { .. }, scale: None, adds: false, map: None })
     }
 }
 

@@ -139,15 +139,20 @@ impl Step {
         // What is packed need not be there any longer.
         let work = std::mem::replace(&mut graph.nodes[number].work, Work::Mask);
         let node: &Node = &graph.nodes[number];
-        Ok(Some(match &work {
+        Ok(Some(match work {
             Work::Primitive { primitive: Primitive::Reshape(axes), .. } => {
                 let (input, output) = (node.inputs[0], node.outputs[0]);
                 placing.view(input, output);
-                (Self::View { input, output, axes: axes.clone() }, 0)
+                (Self::View { input, output, axes }, 0)
+            }
+            Work::Kernel(kernel, _) => {
+                let in_place = placing.place(number, node, kernel.works_in_place());
+                let (bytes, output) = (kernel.bytes(), node.outputs[0]);
+                (Self::Kernel { kernel, inputs: node.inputs.clone(), output, in_place, mask: None }, bytes)
             }
             Work::Primitive { primitive, scale, adds, map } => {
                 let spatial = graph.spatial(node.inputs[0]);
-                let Some(kernel) = kernel_of(primitive, scale.as_deref(), spatial.as_deref(), *adds, *map, store)?
+                let Some(kernel) = kernel_of(&primitive, scale.as_deref(), spatial.as_deref(), adds, map, store)?
                 else {
                     return Ok(None);
                 };

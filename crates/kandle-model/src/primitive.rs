@@ -331,8 +331,8 @@ pub enum Gates {
 pub struct Recurrent {
     /// The cell.
     pub gates: Gates,
-    /// `(features, gates · units)`, gates in Keras's order.
-    pub kernel: Tensor,
+    /// `(features, gates · units)`, gates in Keras's order; none where the input is the product with it already.
+    pub kernel: Option<Tensor>,
     /// `(units, gates · units)`.
     pub recurrent_kernel: Tensor,
     /// `(gates · units,)`, added to the product of the input.
@@ -357,7 +357,7 @@ impl Recurrent {
         let none = Tensor::zeros((0, 0), candle_core::DType::F32, &candle_core::Device::Cpu)?;
         Ok(Self {
             gates,
-            kernel: none.clone(),
+            kernel: None,
             recurrent_kernel: none,
             bias: None,
             recurrent_bias: None,

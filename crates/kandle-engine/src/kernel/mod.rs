@@ -16,6 +16,7 @@ pub(crate) mod product;
 pub(crate) mod recurrent;
 pub(crate) mod rows;
 mod stream;
+pub(crate) mod tap_rows;
 pub(crate) mod tile;
 pub(crate) mod transposed;
 pub(crate) mod winograd;

@@ -24,7 +24,11 @@ use crate::{Failure, dims::Dims, memory::Store, threads::Threads};
 pub(crate) struct Direction {
     gates: Gates,
     units: usize,
-    kernel: Packed,
+    /// None where the input is the product with it, the bias added.
+    kernel: Option<Packed>,
+    /// Numbers of a step of the input, and, where it is the product, which of them is the first of this direction.
+    features: usize,
+    first: usize,
     /// Of the state; of a GRU whose reset gate stands before it, the first two gates.
     recurrent: Packed,
     /// Of a GRU whose reset gate stands before it, the candidate.
@@ -58,12 +62,16 @@ impl Direction {
             }
             _ => (packed(&layer.recurrent_kernel)?, None),
         };
-        let kernel = packed(&layer.kernel)?;
-        let bias = layer.bias.as_ref().map_or_else(|| Ok(vec![0.0; kernel.columns()]), numbers)?;
+        let columns = layer.recurrent_kernel.dim(1)?;
+        let kernel = layer.kernel.as_ref().map(packed).transpose()?;
+        let features = kernel.as_ref().map_or(columns, Packed::depth);
+        let bias = layer.bias.as_ref().map_or_else(|| Ok(vec![0.0; columns]), numbers)?;
         Ok(Some(Self {
             gates: layer.gates,
             units,
             kernel,
+            features,
+            first: 0,
             recurrent,
             candidate,
             bias,
@@ -78,7 +86,7 @@ impl Direction {
 
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         match super::only(inputs)?.as_slice() {
-            [batch, time, features] if *features == self.kernel.depth() && *time > 0 => match self.sequences {
+            [batch, time, features] if *features == self.features && *time > 0 => match self.sequences {
                 true => Dims::new(&[*batch, *time, self.units]),
                 false => Dims::new(&[*batch, self.units]),
             },
@@ -88,19 +96,35 @@ impl Direction {
 
     fn bytes(&self) -> usize {
         let candidate = self.candidate.as_ref().map_or(0, Packed::bytes);
-        self.kernel.bytes() + self.recurrent.bytes() + candidate + self.bias.len() * size_of::<f32>()
+        let kernel = self.kernel.as_ref().map_or(0, Packed::bytes);
+        kernel + self.recurrent.bytes() + candidate + self.bias.len() * size_of::<f32>()
     }
 
     fn operations(&self, dims: Dims) -> usize {
         let rows = dims.as_slice().iter().take(2).product::<usize>();
-        2 * rows * (self.kernel.depth() + self.units) * self.kernel.columns()
+        2 * rows * (self.kernel.as_ref().map_or(0, Packed::depth) + self.units) * self.columns()
+    }
+
+    /// Numbers that a step of the input contributes to the gates.
+    fn columns(&self) -> usize {
+        self.recurrent.columns() + self.candidate.as_ref().map_or(0, Packed::columns)
+    }
+
+    /// The same on columns of its own from `first` on, of `features`.
+    fn reading(self, first: usize, features: usize) -> Self {
+        if self.kernel.is_some() { self } else { Self { first, features, ..self } }
     }
 
     /// Numbers of memory that it needs: of the projected inputs, of the product of the state, and of both states.
     fn room(&self, dims: Dims) -> [usize; 4] {
-        let (batch, columns) = (dims.as_slice().first().copied().unwrap_or(0), self.kernel.columns());
+        let (batch, columns) = (dims.as_slice().first().copied().unwrap_or(0), self.columns());
         let rows = dims.as_slice().iter().take(2).product::<usize>();
-        [rows * columns, batch * columns, batch * self.units, batch * self.units]
+        [
+            if self.kernel.is_some() { rows * columns } else { 0 },
+            batch * columns,
+            batch * self.units,
+            batch * self.units,
+        ]
     }
 
     /// Steps through `xs` `(batch, time, features)`. Row `r` of step `t` goes to `out` from `r · row + t · step` on, of the last
@@ -116,18 +140,21 @@ impl Direction {
     ) -> Result<(), Failure> {
         let [batch, time, features] = dims.as_slice() else { return Err(Failure::unforeseen("no sequences")) };
         let (batch, time, features) = (*batch, *time, *features);
-        let columns = self.kernel.columns();
+        let columns = self.columns();
         if let Some(mask) = mask
             && mask.dims.as_slice() != [batch, time]
         {
             return Err(Failure::unforeseen("a mask of another shape"));
         }
-        let matrix = Matrix { numbers: xs, rows: batch * time, stride: features, depth: features };
-        let operations = 2 * batch * time * features * columns;
-        threads.rows(projected, columns, MOST_ROWS, operations, |range, out| {
-            let target = Target { out, stride: columns, bias: Some(&self.bias), more: None, relu: None };
-            multiply(&matrix, range, &self.kernel, target);
-        });
+        if let Some(kernel) = &self.kernel {
+            let matrix = Matrix { numbers: xs, rows: batch * time, stride: features, depth: features };
+            let operations = 2 * batch * time * features * columns;
+            threads.rows(projected, columns, MOST_ROWS, operations, |range, out| {
+                let target = Target { out, stride: columns, bias: Some(&self.bias), more: None, relu: None };
+                multiply(&matrix, range, kernel, target);
+            });
+        }
+        let (projected, stride) = if self.kernel.is_some() { (&*projected, columns) } else { (xs, features) };
         state.fill(0.0);
         carry.fill(0.0);
         for number in 0..time {
@@ -145,7 +172,7 @@ impl Direction {
             if let Some(kernel) = &self.candidate {
                 // The reset gate meets the state before the product: its place in `carry`, which a GRU has no other use for.
                 for row in 0..batch {
-                    let inputs = &projected[(row * time + step) * columns..][..columns];
+                    let inputs = &projected[(row * time + step) * stride + self.first..][..columns];
                     let inner = &mut product[row * width..][..width];
                     merge(Merging::Add, inner, &inputs[..width]);
                     self.recurrent_activation.apply(inner);
@@ -170,7 +197,7 @@ impl Direction {
                 let at = row * row_stride + if self.sequences { number * step_stride } else { 0 };
                 let state = &mut state[row * self.units..][..self.units];
                 if counts {
-                    let inputs = &projected[(row * time + step) * columns..][..columns];
+                    let inputs = &projected[(row * time + step) * stride + self.first..][..columns];
                     let carry = &mut carry[row * self.units..][..self.units];
                     let (of_gates, behind) = product.split_at_mut(batch * width);
                     let inner = &mut of_gates[row * width..][..width];
@@ -337,10 +364,18 @@ impl Kernel for Recurrent {
 /// A layer in both directions.
 #[derive(Debug)]
 pub(crate) struct Bidirectional {
-    pub(crate) forward: Direction,
-    pub(crate) backward: Direction,
+    forward: Direction,
+    backward: Direction,
     /// Along the last axis for `None`.
-    pub(crate) merge: Option<Merging>,
+    merge: Option<Merging>,
+}
+
+impl Bidirectional {
+    /// The two directions; where the input is the product with both their kernels, it has the columns of `forward` first.
+    pub(crate) fn new(forward: Direction, backward: Direction, merge: Option<Merging>) -> Self {
+        let (of_forward, of_both) = (forward.columns(), forward.columns() + backward.columns());
+        Self { forward: forward.reading(0, of_both), backward: backward.reading(of_forward, of_both), merge }
+    }
 }
 
 impl Kernel for Bidirectional {

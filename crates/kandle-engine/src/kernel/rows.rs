@@ -34,14 +34,9 @@ impl Rows {
         integer: impl Fn(T) -> i64,
     ) -> Result<(), Failure> {
         let mut streams = past_caches.then(stream::Streams::new);
-        let count = i64::try_from(self.vocabulary).unwrap_or(i64::MAX);
         for (id, out) in ids.iter().zip(out.chunks_exact_mut(self.features)) {
-            let mut id = integer(*id);
-            if id < 0 && self.from_the_end {
-                id = id.saturating_add(count);
-            }
             // The model says which id it is.
-            let Some(from) = usize::try_from(id).ok().filter(|id| *id < self.vocabulary) else {
+            let Some(from) = index(integer(*id), self.vocabulary, self.from_the_end) else {
                 return Err(Failure::unforeseen("an id that is not in the vocabulary"));
             };
             let row = from * self.features..(from + 1) * self.features;
@@ -57,8 +52,15 @@ impl Rows {
     }
 }
 
+/// The row of an id, if it is of the vocabulary.
+pub(super) fn index(id: i64, vocabulary: usize, from_the_end: bool) -> Option<usize> {
+    let count = i64::try_from(vocabulary).unwrap_or(i64::MAX);
+    let id = if id < 0 && from_the_end { id.saturating_add(count) } else { id };
+    usize::try_from(id).ok().filter(|id| *id < vocabulary)
+}
+
 /// An id that came as a float: towards zero. What no id can be is out of every vocabulary.
-fn truncated(id: f32) -> i64 {
+pub(super) fn truncated(id: f32) -> i64 {
     const BEYOND: f32 = 9e15;
     if id.abs() < BEYOND { id as i64 } else { i64::MAX }
 }

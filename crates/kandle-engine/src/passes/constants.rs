@@ -46,7 +46,7 @@ fn computed(node: &Node, inputs: &[Value], model: &Model) -> Result<Vec<Value>, 
                 None => Err(Failure::unforeseen("a layer with weights and no kernel")),
             }
         }
-        Work::Mask | Work::Pairs => Err(Failure::unforeseen("a mask")),
+        Work::Kernel(..) | Work::Mask | Work::Pairs => Err(Failure::unforeseen("a mask")),
     }
 }
 

@@ -7,8 +7,10 @@ mod identities;
 mod maps;
 mod once;
 mod pads;
+mod projections;
 mod rows;
 mod sums;
+mod taps;
 
 use kandle_model::Model;
 
@@ -27,6 +29,7 @@ pub(crate) fn apply(graph: &mut Graph, model: &Model, options: &Options) -> cand
     once::give(graph);
     sums::fuse(graph);
     maps::fuse(graph);
+    projections::take_out(graph, options)?;
     rows::fold(graph, options)?;
-    Ok(())
+    taps::fold(graph, options)
 }

@@ -8,14 +8,15 @@
 //!
 //! Source: keras/src/layers/merging/dot.py.
 
-use candle_core::{DType, Tensor, bail};
+use candle_core::{DType, Device, Tensor, bail};
 use kandle_format::{Dtype, ErrorKind, Problem};
 
 use super::arithmetic::{promoted, result_type, wrapped};
 use crate::{
-    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     layers::{cannot, normalization::to_length_one},
     numeric::{cast, storage},
+    primitive::Merging,
 };
 
 /// The bound of the factor that scales to length 1: 1 / epsilon of keras.ops.normalize.
@@ -105,6 +106,18 @@ impl KerasLayer for Dot {
             shape.push(1);
         }
         Ok(vec![Value::new(product.reshape(shape)?, dtype)])
+    }
+
+    /// Of vectors: their product number by number, and its sum.
+    fn primitives(&self, lowered: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        let inputs = lowered.given.inputs();
+        let features = match inputs.as_slice() {
+            [x, y] if x.shape == y.shape && x.shape.rank() == 2 && !self.normalize => x.shape.last(),
+            _ => None,
+        };
+        let Some(features) = features else { return Ok(None) };
+        let kernel = Tensor::ones((features, 1), DType::F32, &Device::Cpu)?;
+        Ok(Some(vec![Primitive::Merge(Merging::Multiply), Primitive::Product { kernel, bias: None }]))
     }
 }
 

@@ -8,7 +8,7 @@
 use kandle_format::Problem;
 
 use crate::{
-    Call, Fields, Given, KerasLayer, Shape, Spec, Value,
+    Call, Fields, Given, KerasLayer, Lowered, Primitive, Shape, Spec, Value,
     layers::{cannot, one, spatial::repeat},
 };
 
@@ -34,5 +34,9 @@ impl KerasLayer for RepeatVector {
     fn forward(&self, call: Call<'_>) -> candle_core::Result<Vec<Value>> {
         let input = call.input()?;
         Ok(vec![input.with_tensor(repeat(&input.tensor.unsqueeze(1)?, 1, self.n)?)])
+    }
+
+    fn primitives(&self, _: Lowered<'_>) -> candle_core::Result<Option<Vec<Primitive>>> {
+        Ok(Some(vec![Primitive::Reshape(vec![Some(1), None]), Primitive::Repeat(vec![self.n, 1])]))
     }
 }

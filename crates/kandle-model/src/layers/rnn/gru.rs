@@ -145,7 +145,7 @@ impl Cell for GruCell {
             (true, false, false) => (Some(weight(weights, 2)?.clone()), None),
         };
         Ok(Some(Recurrent {
-            kernel: as_keras(weight(weights, 0)?)?,
+            kernel: Some(as_keras(weight(weights, 0)?)?),
             recurrent_kernel: as_keras(weight(weights, 1)?)?,
             bias,
             recurrent_bias,

@@ -110,7 +110,7 @@ impl Cell for LstmCell {
         let Some((activation, recurrent_activation)) = functions else { return Ok(None) };
         let as_keras = |kernel: &Tensor| if self.is_candles() { kernel.t()?.contiguous() } else { Ok(kernel.clone()) };
         Ok(Some(Recurrent {
-            kernel: as_keras(weight(weights, 0)?)?,
+            kernel: Some(as_keras(weight(weights, 0)?)?),
             recurrent_kernel: as_keras(weight(weights, 1)?)?,
             bias: if self.use_bias { Some(weight(weights, 2)?.clone()) } else { None },
             ..Recurrent::of(Gates::Lstm, activation, recurrent_activation)?

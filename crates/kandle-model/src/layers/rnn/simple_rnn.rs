@@ -82,7 +82,7 @@ impl Cell for SimpleRnnCell {
     fn lowered(&self, weights: &[Tensor]) -> Result<Option<Recurrent>> {
         let Some((activation, _)) = functions(&self.activation, &self.activation) else { return Ok(None) };
         Ok(Some(Recurrent {
-            kernel: weight(weights, 0)?.clone(),
+            kernel: Some(weight(weights, 0)?.clone()),
             recurrent_kernel: weight(weights, 1)?.clone(),
             bias: if self.use_bias { Some(weight(weights, 2)?.clone()) } else { None },
             ..Recurrent::of(Gates::Simple, activation, activation)?

@@ -1,0 +1,97 @@
+//! Folds a convolution over an embedding's rows into a table: what a token adds to a sum depends on the token and the tap alone.
+//!
+//! A window then costs the sum of as many rows as it has taps, not a product. The rule: the table, which has a row for each token
+//! and tap, is no larger than [`Options::table_bytes`](crate::Options), and the rows are of [`CHANNELS`] numbers at least.
+
+use kandle_model::{Primitive, primitive::Convolution};
+
+use crate::{
+    Options, choose,
+    graph::{Graph, Node, Work},
+    kernel::{
+        numbers,
+        tap_rows::TapRows,
+        tile::{Columns, Matrix, Packed, Target, multiply},
+    },
+    memory::{Numbers, Store},
+};
+
+/// With fewer channels a product takes no longer than the sums.
+const CHANNELS: usize = 16;
+
+/// Folds every convolution that reads what an embedding gives.
+pub(crate) fn fold(graph: &mut Graph, options: &Options) -> candle_core::Result<()> {
+    for at in 0..graph.nodes.len() {
+        let Some(rows) = rows_before(graph, at) else { continue };
+        let Some(kernel) = table(&graph.nodes[rows], &graph.nodes[at], options)? else { continue };
+        let (input, layers) = (graph.nodes[rows].inputs[0], graph.nodes[rows].layers.clone());
+        let node = &mut graph.nodes[at];
+        let name = kernel.map.map_or_else(String::new, |map| format!(" + {}", map.name()));
+        node.work = Work::Kernel(Box::new(kernel), format!("rows of taps{name}"));
+        (node.inputs, node.masks) = (vec![input], vec![None]);
+        node.layers.splice(0..0, layers);
+    }
+    let reads = graph.reads();
+    let is_read = |node: &Node| node.outputs.iter().any(|slot| reads[*slot] > 0);
+    let is_rows = |node: &Node| matches!(node.work, Work::Primitive { primitive: Primitive::Rows { .. }, .. });
+    graph.nodes.retain(|node| !is_rows(node) || is_read(node));
+    Ok(())
+}
+
+/// The embedding whose rows the convolution at `at` reads, if it is one.
+fn rows_before(graph: &Graph, at: usize) -> Option<usize> {
+    let node = &graph.nodes[at];
+    let (Work::Primitive { primitive: Primitive::Convolution(convolution), adds: false, .. }, [input]) =
+        (&node.work, node.inputs.as_slice())
+    else {
+        return None;
+    };
+    let plain = convolution.windows.len() == 1 && convolution.groups == 1 && !convolution.depthwise;
+    graph.nodes[..at].iter().position(|maker| {
+        let rows = Work::is_plain_rows(&maker.work);
+        plain && rows && maker.outputs.as_slice() == [*input]
+    })
+}
+
+/// The table of what a convolution gives of the rows of another one, if it is worth its memory.
+fn table(rows: &Node, node: &Node, options: &Options) -> candle_core::Result<Option<TapRows>> {
+    let (
+        Work::Primitive { primitive: Primitive::Rows { table, from_the_end }, .. },
+        Work::Primitive { primitive: Primitive::Convolution(convolution), scale, map, .. },
+    ) = (&rows.work, &node.work)
+    else {
+        return Ok(None);
+    };
+    let ([window], (vocabulary, channels)) = (convolution.windows.as_slice(), table.dims()?) else { return Ok(None) };
+    let (taps, inner, filters) = convolution.kernel.dims3()?;
+    let bytes = [vocabulary, taps, filters, size_of::<f32>()].into_iter().try_fold(1_usize, usize::checked_mul);
+    let worth = bytes.is_some_and(|bytes| bytes <= options.table_bytes);
+    if !worth || channels < CHANNELS || inner != channels || taps != window.kernel || filters == 0 || vocabulary == 0 {
+        return Ok(None);
+    }
+    Ok(Some(TapRows {
+        table: folded(&table.numbers()?, convolution, scale.as_deref())?,
+        vocabulary,
+        filters,
+        from_the_end: *from_the_end,
+        window: *window,
+        placed: choose::placed(convolution.padding, convolution.margins.as_ref()),
+        bias: convolution.bias.as_ref().map_or_else(|| Ok(vec![0.0; filters]), numbers)?,
+        map: *map,
+    }))
+}
+
+/// `(vocabulary, taps, filters)`: each row of the table times the kernel of each tap.
+fn folded(table: &[f32], convolution: &Convolution, scale: Option<&[f32]>) -> candle_core::Result<Numbers> {
+    let (taps, channels, filters) = convolution.kernel.dims3()?;
+    let kernel = numbers(&convolution.kernel)?;
+    let matrix = Matrix { numbers: table, rows: table.len() / channels, stride: channels, depth: channels };
+    let (mut folded, stride) = (Numbers::zeros(matrix.rows * taps * filters), taps * filters);
+    for (tap, kernel) in kernel.chunks_exact(channels * filters).enumerate() {
+        let columns = Columns { scale, ..Columns::all(kernel, filters) };
+        let packed = Packed::new(&mut Store::default(), channels, &[columns]);
+        let out = &mut folded[tap * filters..];
+        multiply(&matrix, 0..matrix.rows, &packed, Target { out, stride, bias: None, more: None, relu: None });
+    }
+    Ok(folded)
+}
