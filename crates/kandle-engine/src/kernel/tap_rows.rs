@@ -1,4 +1,15 @@
-//! A convolution over the rows of an embedding, which are what it gives for a token at each tap: sums of rows of a table.
+//! A convolution over the rows of an embedding: sums of what a token gives at each tap, which is computed when the token is first
+//! seen, and kept.
+
+#![allow(unsafe_code, reason = "rows of a table are written once, while others are read")]
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use kandle_model::primitive::Window;
 use rten_simd::{
@@ -11,15 +22,14 @@ use super::{
     convolution::{Placed, three},
     map::Map,
     rows::{index, truncated},
+    tile::{Matrix, Packed, Target, multiply},
 };
 use crate::{Failure, dims::Dims, memory::Numbers, threads::MOVED};
 
 /// `(batch, steps)` ids become `(batch, windows, filters)`.
 #[derive(Debug)]
 pub(crate) struct TapRows {
-    /// `(vocabulary, taps, filters)`.
-    pub(crate) table: Numbers,
-    pub(crate) vocabulary: usize,
+    pub(crate) table: Products,
     pub(crate) filters: usize,
     pub(crate) from_the_end: bool,
     pub(crate) window: Window,
@@ -29,13 +39,81 @@ pub(crate) struct TapRows {
     pub(crate) map: Option<Map>,
 }
 
+/// Rows of a table times a kernel, each computed when it is asked for first.
+#[derive(Debug)]
+pub(crate) struct Products {
+    /// `(vocabulary, channels)`.
+    table: Numbers,
+    /// `(channels, columns)`.
+    kernel: Packed,
+    /// `(vocabulary, columns)`, of which the rows that are `ready` were written.
+    products: Numbers,
+    first: NonNull<f32>,
+    ready: Vec<AtomicBool>,
+    writing: Mutex<()>,
+}
+
+// Safety: a row of the products is written once, by whoever holds `writing`, before it is `ready`, and only read after that.
+unsafe impl Send for Products {}
+// Safety: as above.
+unsafe impl Sync for Products {}
+
+impl Products {
+    /// None of them computed yet.
+    ///
+    /// # Panics
+    /// Where the table has not rows of as many numbers as the kernel: a caller's error.
+    pub(crate) fn new(table: Numbers, kernel: Packed) -> Self {
+        let vocabulary = table.len() / kernel.depth();
+        assert_eq!(table.len(), vocabulary * kernel.depth(), "whole rows");
+        let mut products = Numbers::zeros(vocabulary * kernel.columns());
+        let first = NonNull::from(&mut *products).cast();
+        let ready = (0..vocabulary).map(|_| AtomicBool::new(false)).collect();
+        Self { table, kernel, products, first, ready, writing: Mutex::default() }
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The products of a row.
+    ///
+    /// # Panics
+    /// Where there is no such row.
+    fn row(&self, number: usize) -> &[f32] {
+        let width = self.kernel.columns();
+        if !self.ready[number].load(Ordering::Acquire) {
+            self.compute(number);
+        }
+        // Safety: there are so many rows, this one is ready, and so nobody writes to it any more.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr().add(number * width), width) }
+    }
+
+    #[cold]
+    fn compute(&self, number: usize) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (depth, width) = (self.kernel.depth(), self.kernel.columns());
+        if self.ready[number].load(Ordering::Acquire) {
+            return;
+        }
+        // Safety: there are so many rows, nobody reads this one before it is ready, and nobody else writes.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr().add(number * width), width) };
+        let matrix = Matrix { numbers: &self.table[number * depth..][..depth], rows: 1, stride: depth, depth };
+        multiply(&matrix, 0..1, &self.kernel, Target { out, stride: width, bias: None, more: None, relu: None });
+        self.ready[number].store(true, Ordering::Release);
+    }
+
+    fn bytes(&self) -> usize {
+        (self.table.len() + self.products.len()) * size_of::<f32>() + self.kernel.bytes()
+    }
+}
+
 /// Windows most of whose taps are found without asking for memory.
 const FEW: usize = 32;
 
-/// The sum of the bias and of some rows of a table, each of which begins at a place.
+/// The sum of the bias and of some rows.
 struct Sum<'a> {
-    table: &'a [f32],
-    places: &'a [usize],
+    rows: &'a [&'a [f32]],
     bias: &'a [f32],
     out: &'a mut [f32],
 }
@@ -50,13 +128,13 @@ impl SimdOp for Sum<'_> {
         let whole = width - width % lanes;
         for at in (0..whole).step_by(lanes) {
             let mut sum = ops.load(&self.bias[at..at + lanes]);
-            for place in self.places {
-                sum = ops.add(sum, ops.load(&self.table[place + at..place + at + lanes]));
+            for row in self.rows {
+                sum = ops.add(sum, ops.load(&row[at..at + lanes]));
             }
             ops.store(sum, &mut self.out[at..at + lanes]);
         }
         for at in whole..width {
-            self.out[at] = self.places.iter().fold(self.bias[at], |sum, place| sum + self.table[place + at]);
+            self.out[at] = self.rows.iter().fold(self.bias[at], |sum, row| sum + row[at]);
         }
     }
 }
@@ -72,12 +150,13 @@ impl TapRows {
         out: &mut [f32],
         integer: impl Fn(T) -> i64,
     ) {
-        let (mut few, mut many) = ([0; FEW], Vec::new());
+        let empty: &[f32] = &[];
+        let (mut few, mut many) = ([empty; FEW], Vec::new());
         let Window { kernel, stride, dilation } = self.window;
-        let places: &mut [usize] = if kernel <= FEW {
+        let rows: &mut [&[f32]] = if kernel <= FEW {
             &mut few
         } else {
-            many.resize(kernel, 0);
+            many.resize(kernel, empty);
             &mut many
         };
         for (number, out) in (from..).zip(out.chunks_exact_mut(self.filters)) {
@@ -86,13 +165,13 @@ impl TapRows {
             for tap in 0..kernel {
                 let step = (first + tap * dilation).wrapping_sub(before);
                 // What lies before or behind all steps is zeros. Which id is wrong was found before.
-                let id = ids.get(step).and_then(|id| index(integer(*id), self.vocabulary, self.from_the_end));
+                let id = ids.get(step).and_then(|id| index(integer(*id), self.table.vocabulary(), self.from_the_end));
                 if let Some(id) = id {
-                    places[seen] = (id * kernel + tap) * self.filters;
+                    rows[seen] = &self.table.row(id)[tap * self.filters..][..self.filters];
                     seen += 1;
                 }
             }
-            Sum { table: &self.table, places: &places[..seen], bias: &self.bias, out }.dispatch();
+            Sum { rows: &rows[..seen], bias: &self.bias, out }.dispatch();
         }
         if let Some(map) = self.map {
             map.apply(out);
@@ -100,7 +179,7 @@ impl TapRows {
     }
 
     fn all_are_known<T: Copy>(&self, ids: &[T], integer: impl Fn(T) -> i64) -> bool {
-        ids.iter().all(|id| index(integer(*id), self.vocabulary, self.from_the_end).is_some())
+        ids.iter().all(|id| index(integer(*id), self.table.vocabulary(), self.from_the_end).is_some())
     }
 }
 
@@ -139,7 +218,7 @@ impl Kernel for TapRows {
     }
 
     fn bytes(&self) -> usize {
-        (self.table.len() + self.bias.len()) * size_of::<f32>()
+        self.table.bytes() + self.bias.len() * size_of::<f32>()
     }
 
     fn bytes_read(&self) -> usize {

@@ -1,7 +1,8 @@
 //! Folds a convolution over an embedding's rows into a table: what a token adds to a sum depends on the token and the tap alone.
 //!
-//! A window then costs the sum of as many rows as it has taps, not a product. The rule: the table, which has a row for each token
-//! and tap, is no larger than [`Options::table_bytes`](crate::Options), and the rows are of [`CHANNELS`] numbers at least.
+//! A window then costs the sum of as many rows as it has taps, not a product. The table is filled as tokens are seen, so that an
+//! engine is ready as soon as without it. The rule: the table, which has a row for each token and tap, is no larger than
+//! [`Options::table_bytes`](crate::Options), and the embedding's rows are of [`CHANNELS`] numbers at least.
 
 use kandle_model::{Primitive, primitive::Convolution};
 
@@ -10,8 +11,8 @@ use crate::{
     graph::{Graph, Node, Work},
     kernel::{
         numbers,
-        tap_rows::TapRows,
-        tile::{Columns, Matrix, Packed, Target, multiply},
+        tap_rows::{Products, TapRows},
+        tile::{Columns, Packed},
     },
     memory::{Numbers, Store},
 };
@@ -70,8 +71,7 @@ fn table(rows: &Node, node: &Node, options: &Options) -> candle_core::Result<Opt
         return Ok(None);
     }
     Ok(Some(TapRows {
-        table: folded(&table.numbers()?, convolution, scale.as_deref())?,
-        vocabulary,
+        table: products(&table.numbers()?, convolution, scale.as_deref())?,
         filters,
         from_the_end: *from_the_end,
         window: *window,
@@ -81,17 +81,13 @@ fn table(rows: &Node, node: &Node, options: &Options) -> candle_core::Result<Opt
     }))
 }
 
-/// `(vocabulary, taps, filters)`: each row of the table times the kernel of each tap.
-fn folded(table: &[f32], convolution: &Convolution, scale: Option<&[f32]>) -> candle_core::Result<Numbers> {
-    let (taps, channels, filters) = convolution.kernel.dims3()?;
+/// `(vocabulary, taps · filters)`: each row of the table times the kernel of each tap.
+fn products(table: &[f32], convolution: &Convolution, scale: Option<&[f32]>) -> candle_core::Result<Products> {
+    let (_, channels, filters) = convolution.kernel.dims3()?;
     let kernel = numbers(&convolution.kernel)?;
-    let matrix = Matrix { numbers: table, rows: table.len() / channels, stride: channels, depth: channels };
-    let (mut folded, stride) = (Numbers::zeros(matrix.rows * taps * filters), taps * filters);
-    for (tap, kernel) in kernel.chunks_exact(channels * filters).enumerate() {
-        let columns = Columns { scale, ..Columns::all(kernel, filters) };
-        let packed = Packed::new(&mut Store::default(), channels, &[columns]);
-        let out = &mut folded[tap * filters..];
-        multiply(&matrix, 0..matrix.rows, &packed, Target { out, stride, bias: None, more: None, relu: None });
-    }
-    Ok(folded)
+    let taps = kernel.chunks_exact(channels * filters);
+    let columns: Vec<Columns<'_>> = taps.map(|kernel| Columns { scale, ..Columns::all(kernel, filters) }).collect();
+    let mut kept = Numbers::zeros(table.len());
+    kept.copy_from_slice(table);
+    Ok(Products::new(kept, Packed::new(&mut Store::default(), channels, &columns)))
 }
