@@ -338,7 +338,7 @@ def main():
             for turn in range(arguments.rounds):
                 for runtime in arguments.runtimes:
                     # Those that are never the fastest, or know one thread only, are timed once.
-                    elsewhere = runtime in ("kandle model", *PROGRAMS, "tf.function", "model.predict") and threads != arguments.threads[0]
+                    elsewhere = runtime in ("kandle model", *PROGRAMS, "model.predict") and threads != arguments.threads[0]
                     if runtime in failed or elsewhere or (turn > 0 and runtime in ("tf.function", "model.predict")):
                         continue
                     row, failed_for = measure(runtime, folder, threads, arguments)

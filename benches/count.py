@@ -26,8 +26,8 @@ ALLOWED = 1.03
 CASES = [
     "example3/2x3", "core/Dense/rank3", "core/Dense/gelu", "convolutional/Conv2D/valid", "convolutional/Conv2D/same_stride",
     "convolutional/Conv2DTranspose/same_stride", "convolutional/DepthwiseConv2D/same_stride", "pooling/MaxPooling2D/valid",
-    "normalization/LayerNormalization/default", "activations/Softmax/last", "rnn/LSTM/last", "rnn/GRU/last",
-    "attention/MultiHeadAttention/plain", "reshaping/UpSampling2D/bilinear", "by_record/images/ordinary",
+    "normalization/LayerNormalization/default", "normalization/GroupNormalization/two", "activations/Softmax/last", "rnn/LSTM/last", "rnn/GRU/last",
+    "attention/MultiHeadAttention/plain", "attention/Attention/dot", "reshaping/UpSampling2D/bilinear", "by_record/images/ordinary",
 ]
 
 

@@ -46,8 +46,8 @@ pub(crate) struct Products {
     table: Numbers,
     /// `(channels, columns)`.
     kernel: Packed,
-    /// `(vocabulary, columns)`, of which the rows that are `ready` were written.
-    products: Numbers,
+    /// `(vocabulary, columns)`, of which the rows that are `ready` were written. They are reached through `first` alone.
+    _products: Numbers,
     first: NonNull<f32>,
     ready: Vec<AtomicBool>,
     writing: Mutex<()>,
@@ -69,7 +69,7 @@ impl Products {
         let mut products = Numbers::zeros(vocabulary * kernel.columns());
         let first = NonNull::from(&mut *products).cast();
         let ready = (0..vocabulary).map(|_| AtomicBool::new(false)).collect();
-        Self { table, kernel, products, first, ready, writing: Mutex::default() }
+        Self { table, kernel, _products: products, first, ready, writing: Mutex::default() }
     }
 
     fn vocabulary(&self) -> usize {
@@ -104,7 +104,7 @@ impl Products {
     }
 
     fn bytes(&self) -> usize {
-        (self.table.len() + self.products.len()) * size_of::<f32>() + self.kernel.bytes()
+        (self.table.len() + self.vocabulary() * self.kernel.columns()) * size_of::<f32>() + self.kernel.bytes()
     }
 }
 
