@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Device;
 use kandle_engine::{Compile, Options, View};
-use kandle_model::Model;
+use kandle_model::{Input, Model, Value};
 
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
@@ -49,19 +49,29 @@ fn run_into_asks_for_no_memory_after_the_first_run_of_a_shape() {
         let model = Model::load(format!("{cases}/{file}"), &Device::Cpu).unwrap();
         let engine = model.compile(&Options::default().threads(1)).unwrap();
         assert_eq!(engine.compiled().calls, 0, "{file} has layers without a kernel");
-        let [input] = model.plan().inputs() else { panic!("{file} has several inputs") };
         for batch in [2, 5, 2] {
-            let axes = input.spec.shape.0.iter().skip(1).map(|axis| axis.unwrap_or(7));
-            let shape: Vec<usize> = [batch].into_iter().chain(axes).collect();
-            let count = shape.iter().product();
-            let (floats, ids): (Vec<f32>, Vec<i32>) = (vec![0.5; count], vec![1; count]);
-            let view = if input.spec.dtype.is_float() { View::f32(&shape, &floats) } else { View::i32(&shape, &ids) };
-            let values = [view.value().unwrap()];
+            let shape_of = |input: &Input| -> Vec<usize> {
+                let axes = input.spec.shape.0.iter().skip(1).map(|axis| axis.unwrap_or(7));
+                [batch].into_iter().chain(axes).collect()
+            };
+            let inputs = model.plan().inputs();
+            let shapes: Vec<Vec<usize>> = inputs.iter().map(shape_of).collect();
+            let most = shapes.iter().map(|shape| shape.iter().product()).max().unwrap();
+            let (floats, ids): (Vec<f32>, Vec<i32>) = (vec![0.5; most], vec![1; most]);
+            let views = inputs.iter().zip(&shapes).map(|(input, shape)| {
+                let count = shape.iter().product();
+                match input.spec.dtype.is_float() {
+                    true => View::f32(shape, &floats[..count]),
+                    false => View::i32(shape, &ids[..count]),
+                }
+            });
+            let views: Vec<View<'_>> = views.collect();
+            let values: Vec<Value> = views.iter().map(|view| view.value().unwrap()).collect();
             let mut out = vec![0.0; engine.run(&values).unwrap()[0].tensor.elem_count()];
-            engine.run_into(&[view], &mut [&mut out]).unwrap();
+            engine.run_into(&views, &mut [&mut out]).unwrap();
             let before = ASKED.load(Ordering::Relaxed);
             for _ in 0..3 {
-                engine.run_into(&[view], &mut [&mut out]).unwrap();
+                engine.run_into(&views, &mut [&mut out]).unwrap();
             }
             assert_eq!(ASKED.load(Ordering::Relaxed) - before, 0, "{file}, batch {batch}");
         }
@@ -69,13 +79,23 @@ fn run_into_asks_for_no_memory_after_the_first_run_of_a_shape() {
     }
 }
 
-/// A table, a stack of Dense, convolutions with pooling, and a recurrent layer.
+/// A table, a stack of Dense, convolutions with pooling, recurrent layers, and others with kernels of their own.
 const FILES: &[&str] = &[
     "example3/2x3/model.keras",
     "models/Sequential/stack/model.keras",
     "convolutional/Conv2D/same_stride/model.keras",
     "convolutional/Conv2D/groups/model.keras",
     "convolutional/DepthwiseConv2D/dilation/model.keras",
+    "convolutional/DepthwiseConv2D/multiplier/model.keras",
     "rnn/LSTM/backwards/model.keras",
+    "rnn/Bidirectional/merge_concat/model.keras",
+    "attention/Attention/dot/model.keras",
+    "attention/AdditiveAttention/scale/model.keras",
+    "normalization/GroupNormalization/two/model.keras",
+    "merging/Maximum/two/model.keras",
+    "merging/Dot/vectors/model.keras",
+    "pooling/MaxPooling3D/valid/model.keras",
+    "reshaping/UpSampling2D/nearest/model.keras",
+    "reshaping/RepeatVector/wide/model.keras",
     "by_record/images/images.keras",
 ];

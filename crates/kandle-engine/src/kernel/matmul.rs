@@ -19,8 +19,8 @@ impl Kernel for MatMul {
     fn dims(&self, inputs: &[Dims]) -> Result<Dims, Failure> {
         match inputs {
             [one, other] => match (one.as_slice(), other.as_slice()) {
-                ([all @ .., rows, depth], [others @ .., of_depth, columns]) if all == others && depth == of_depth => {
-                    Dims::new(&[all, &[*rows, *columns]].concat())
+                ([all @ .., _, depth], [others @ .., of_depth, columns]) if all == others && depth == of_depth => {
+                    Ok(one.with_last(*columns))
                 }
                 _ => Err(Failure::unforeseen("matrices that do not fit together")),
             },

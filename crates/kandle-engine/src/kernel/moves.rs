@@ -223,9 +223,7 @@ impl Kernel for Repeat {
         if axes.len() != self.times.len() || axes.is_empty() {
             return Err(Failure::unforeseen("a tensor of another rank"));
         }
-        let sizes = axes.iter().zip(&self.times).map(|(size, times)| size * times);
-        let sizes: Vec<usize> = [*batch].into_iter().chain(sizes).collect();
-        Dims::new(&sizes)
+        axes.iter().zip(&self.times).try_fold(Dims::new(&[*batch])?, |made, (size, times)| made.and(size * times))
     }
 
     fn run(&self, run: Run<'_>) -> Result<(), Failure> {

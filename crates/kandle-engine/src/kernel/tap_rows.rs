@@ -7,7 +7,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -22,7 +22,7 @@ use super::{
     convolution::{Placed, three},
     map::Map,
     rows::{index, truncated},
-    tile::{Matrix, Packed, Target, multiply},
+    tile::{MOST_ROWS, Matrix, Packed, Target, multiply},
 };
 use crate::{Failure, dims::Dims, memory::Numbers, threads::MOVED};
 
@@ -46,14 +46,25 @@ pub(crate) struct Products {
     table: Numbers,
     /// `(channels, columns)`.
     kernel: Packed,
-    /// `(vocabulary, columns)`, of which the rows that are `ready` were written. They are reached through `first` alone.
+    /// `(vocabulary, columns)`, the rows in the order in which they were asked for: of much memory nothing is touched before it is
+    /// needed. They are reached through `first` alone.
     _products: Numbers,
     first: NonNull<f32>,
-    ready: Vec<AtomicBool>,
-    writing: Mutex<()>,
+    /// For each row of the table its place among the products, from 1 on; 0 where it was not computed yet.
+    places: Vec<AtomicUsize>,
+    writing: Mutex<Together>,
 }
 
-// Safety: a row of the products is written once, by whoever holds `writing`, before it is `ready`, and only read after that.
+/// Rows that are computed together, and what comes out.
+#[derive(Debug, Default)]
+struct Together {
+    rows: Vec<f32>,
+    products: Vec<f32>,
+    /// How many were computed so far.
+    computed: usize,
+}
+
+// Safety: a row of the products is written once, by whoever holds `writing`, before its place is told, and only read after that.
 unsafe impl Send for Products {}
 // Safety: as above.
 unsafe impl Sync for Products {}
@@ -68,39 +79,70 @@ impl Products {
         assert_eq!(table.len(), vocabulary * kernel.depth(), "whole rows");
         let mut products = Numbers::zeros(vocabulary * kernel.columns());
         let first = NonNull::from(&mut *products).cast();
-        let ready = (0..vocabulary).map(|_| AtomicBool::new(false)).collect();
-        Self { table, kernel, _products: products, first, ready, writing: Mutex::default() }
+        let places = (0..vocabulary).map(|_| AtomicUsize::new(0)).collect();
+        Self { table, kernel, _products: products, first, places, writing: Mutex::default() }
     }
 
     fn vocabulary(&self) -> usize {
-        self.ready.len()
+        self.places.len()
     }
 
-    /// The products of a row.
+    fn is_computed(&self, number: usize) -> bool {
+        self.places[number].load(Ordering::Acquire) > 0
+    }
+
+    /// The products of a row, which are computed if they were not before.
     ///
     /// # Panics
     /// Where there is no such row.
     fn row(&self, number: usize) -> &[f32] {
-        let width = self.kernel.columns();
-        if !self.ready[number].load(Ordering::Acquire) {
-            self.compute(number);
+        if !self.is_computed(number) {
+            self.compute(&[number]);
         }
-        // Safety: there are so many rows, this one is ready, and so nobody writes to it any more.
-        unsafe { std::slice::from_raw_parts(self.first.as_ptr().add(number * width), width) }
+        let (place, width) = (self.places[number].load(Ordering::Acquire) - 1, self.kernel.columns());
+        // Safety: there are as many rows as places, and to one whose place is told nobody writes any more.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr().add(place * width), width) }
+    }
+
+    /// Computes the products of those rows that were not before, some of them at once.
+    fn prepare(&self, numbers: impl Iterator<Item = usize>) {
+        let (mut missing, mut count) = ([0; MOST_ROWS], 0);
+        for number in numbers {
+            if !self.is_computed(number) && !missing[..count].contains(&number) {
+                missing[count] = number;
+                count += 1;
+                if count == MOST_ROWS {
+                    self.compute(&missing);
+                    count = 0;
+                }
+            }
+        }
+        if count > 0 {
+            self.compute(&missing[..count]);
+        }
     }
 
     #[cold]
-    fn compute(&self, number: usize) {
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    fn compute(&self, numbers: &[usize]) {
+        let mut together = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Together { rows, products, computed } = &mut *together;
         let (depth, width) = (self.kernel.depth(), self.kernel.columns());
-        if self.ready[number].load(Ordering::Acquire) {
-            return;
+        rows.clear();
+        numbers.iter().for_each(|number| rows.extend_from_slice(&self.table[number * depth..][..depth]));
+        products.resize(numbers.len() * width, 0.0);
+        let matrix = Matrix { numbers: rows, rows: numbers.len(), stride: depth, depth };
+        let target = Target { out: products, stride: width, bias: None, more: None, relu: None };
+        multiply(&matrix, 0..numbers.len(), &self.kernel, target);
+        for (number, products) in numbers.iter().zip(products.chunks_exact(width)) {
+            if self.is_computed(*number) {
+                continue;
+            }
+            // Safety: each row takes one place, so that there is one; nobody reads it before it is told, and nobody else writes.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr().add(*computed * width), width) };
+            out.copy_from_slice(products);
+            *computed += 1;
+            self.places[*number].store(*computed, Ordering::Release);
         }
-        // Safety: there are so many rows, nobody reads this one before it is ready, and nobody else writes.
-        let out = unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr().add(number * width), width) };
-        let matrix = Matrix { numbers: &self.table[number * depth..][..depth], rows: 1, stride: depth, depth };
-        multiply(&matrix, 0..1, &self.kernel, Target { out, stride: width, bias: None, more: None, relu: None });
-        self.ready[number].store(true, Ordering::Release);
     }
 
     fn bytes(&self) -> usize {
@@ -178,8 +220,14 @@ impl TapRows {
         }
     }
 
-    fn all_are_known<T: Copy>(&self, ids: &[T], integer: impl Fn(T) -> i64) -> bool {
-        ids.iter().all(|id| index(integer(*id), self.table.vocabulary(), self.from_the_end).is_some())
+    /// Makes ready what these ids need; whether all are of the vocabulary.
+    fn prepare<T: Copy>(&self, ids: &[T], integer: impl Fn(T) -> i64) -> bool {
+        let rows = || ids.iter().map(|id| index(integer(*id), self.table.vocabulary(), self.from_the_end));
+        let all = rows().all(|row| row.is_some());
+        if all {
+            self.table.prepare(rows().flatten());
+        }
+        all
     }
 }
 
@@ -200,9 +248,9 @@ impl Kernel for TapRows {
         let [.., (_, geometry, _)] = three(&[steps], &[self.window], &self.placed)?;
         let (ids, sizes, before) = (operand.data, (steps, windows), geometry.before);
         let known = match ids {
-            Data::F32(ids) => self.all_are_known(ids, truncated),
-            Data::I32(ids) => self.all_are_known(ids, i64::from),
-            Data::I64(ids) => self.all_are_known(ids, |id| id),
+            Data::F32(ids) => self.prepare(ids, truncated),
+            Data::I32(ids) => self.prepare(ids, i64::from),
+            Data::I64(ids) => self.prepare(ids, |id| id),
         };
         if !known {
             // The model says which id it is.
