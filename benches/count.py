@@ -27,7 +27,7 @@ CASES = [
     "example3/2x3", "core/Dense/rank3", "core/Dense/gelu", "convolutional/Conv2D/valid", "convolutional/Conv2D/same_stride",
     "convolutional/Conv2DTranspose/same_stride", "convolutional/DepthwiseConv2D/same_stride", "pooling/MaxPooling2D/valid",
     "normalization/LayerNormalization/default", "normalization/GroupNormalization/two", "activations/Softmax/last", "rnn/LSTM/last", "rnn/GRU/last",
-    "attention/MultiHeadAttention/plain", "attention/Attention/dot", "reshaping/UpSampling2D/bilinear", "by_record/images/ordinary",
+    "attention/MultiHeadAttention/key", "attention/Attention/dot", "reshaping/UpSampling2D/bilinear", "by_record/images/ordinary",
 ]
 
 

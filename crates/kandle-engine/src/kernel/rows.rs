@@ -1,5 +1,7 @@
 //! Rows of a table for ids: an embedding, and everything after it that looks at one row at a time.
 
+use std::ops::Range;
+
 use kandle_model::primitive::StoredRows;
 
 use super::{Data, Kernel, Run, stream};
@@ -33,26 +35,43 @@ impl Rows {
         past_caches: bool,
         integer: impl Fn(T) -> i64,
     ) -> Result<(), Failure> {
-        let mut streams = past_caches.then(stream::Streams::new);
+        match &self.table {
+            Kept::Here(table) if past_caches => {
+                let mut streams = stream::Streams::new();
+                self.each(ids, out, integer, |row, out| streams.copy(&table[row], out))
+            }
+            Kept::Here(table) => self.each(ids, out, integer, |row, out| out.copy_from_slice(&table[row])),
+            Kept::InFile(stored) => {
+                let numbers = stored.numbers();
+                self.each(ids, out, integer, |row, out| {
+                    out.iter_mut().zip(&numbers[row]).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
+                })
+            }
+        }
+    }
+
+    /// Puts the row of each id, numbers of the table, to its place.
+    #[inline(always)]
+    fn each<T: Copy>(
+        &self,
+        ids: &[T],
+        out: &mut [f32],
+        integer: impl Fn(T) -> i64,
+        mut put: impl FnMut(Range<usize>, &mut [f32]),
+    ) -> Result<(), Failure> {
         for (id, out) in ids.iter().zip(out.chunks_exact_mut(self.features)) {
             // The model says which id it is.
             let Some(from) = index(integer(*id), self.vocabulary, self.from_the_end) else {
                 return Err(Failure::unforeseen("an id that is not in the vocabulary"));
             };
-            let row = from * self.features..(from + 1) * self.features;
-            match (&self.table, &mut streams) {
-                (Kept::Here(table), Some(streams)) => streams.copy(&table[row], out),
-                (Kept::Here(table), None) => out.copy_from_slice(&table[row]),
-                (Kept::InFile(stored), _) => {
-                    out.iter_mut().zip(&stored.numbers()[row]).for_each(|(to, bytes)| *to = f32::from_le_bytes(*bytes));
-                }
-            }
+            put(from * self.features..(from + 1) * self.features, out);
         }
         Ok(())
     }
 }
 
 /// The row of an id, if it is of the vocabulary.
+#[inline(always)]
 pub(super) fn index(id: i64, vocabulary: usize, from_the_end: bool) -> Option<usize> {
     let count = i64::try_from(vocabulary).unwrap_or(i64::MAX);
     let id = if id < 0 && from_the_end { id.saturating_add(count) } else { id };
