@@ -142,6 +142,23 @@ fn convolutions_over_an_embedding_and_the_inputs_of_gates_are_rows_of_tables() {
 }
 
 #[test]
+fn a_large_output_of_a_table_is_whole() {
+    let table = json!({"input_dim": 50, "output_dim": 65});
+    let layers = vec![input("ids", json!([null, null]), "int32"), layer("Embedding", "table", table, &["ids"])];
+    let model = model(layers, &["ids"], &["table"], 1);
+    // More than 16 MiB, also for each of two threads, with rows that begin anywhere.
+    let (batch, steps) = (4, 33_000);
+    let mut generator = Generator::new(1);
+    let ids = (0..batch * steps).map(|_| generator.below(50) as i64).collect::<Vec<_>>();
+    let ids = [Value::new(Tensor::from_vec(ids, (batch, steps), &Device::Cpu).unwrap(), Dtype::Int64)];
+    let models = model.run(&ids).unwrap();
+    for threads in [1, 2] {
+        let engine = model.compile(&Options::default().threads(threads)).unwrap();
+        assert_eq!(crate::numbers(&engine.run(&ids).unwrap()[0]), crate::numbers(&models[0]), "{threads} threads");
+    }
+}
+
+#[test]
 fn what_follows_an_embedding_row_by_row_goes_into_its_table_where_that_is_worth_its_memory() {
     let layers = |units: usize| {
         vec![

@@ -34,7 +34,8 @@ pub struct Options {
     /// How many threads work on one run, the caller's included. They are only woken where the work pays for it, and watch for more
     /// for 200 µs before they sleep again.
     pub threads: usize,
-    /// The largest table, in bytes, that layers behind an embedding are folded into, unless it is smaller than their weights.
+    /// The largest table, in bytes, that layers behind an embedding are folded into, unless it is smaller than their weights; each
+    /// convolution over an embedding has one of its own.
     pub table_bytes: usize,
     /// Whether the tables of embeddings that nothing is folded into stay in the file that an engine is made of: it is ready sooner
     /// and takes less memory, and the file must not be written to for as long as the engine lives. A program that saves another

@@ -351,7 +351,11 @@ fn may_make_masks(layer: &PlannedLayer) -> bool {
 fn has_kernel(primitive: &Primitive) -> bool {
     match primitive {
         Primitive::Map(curve) => Map::of(curve).is_some(),
-        Primitive::Convolution(convolution) => convolution.kernel.dtype() == candle_core::DType::F32,
+        // Of a channel as many as it has filters: see `primitive::Convolution`.
+        Primitive::Convolution(convolution) => {
+            let filters = convolution.kernel.dims().last().copied().unwrap_or(0);
+            convolution.kernel.dtype() == candle_core::DType::F32 && (!convolution.depthwise || filters == 1)
+        }
         // Without either it does not say how long a row is.
         Primitive::Normalize { gamma, beta, .. } => gamma.is_some() || beta.is_some(),
         Primitive::Recurrent(recurrent) => has_loops(recurrent),

@@ -6,7 +6,7 @@
 use std::{
     ptr::NonNull,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -42,8 +42,8 @@ pub(crate) struct TapRows {
 /// Rows of a table times a kernel, each computed when it is asked for first.
 #[derive(Debug)]
 pub(crate) struct Products {
-    /// `(vocabulary, channels)`.
-    table: Numbers,
+    /// `(vocabulary, channels)`, which other kernels may have too.
+    table: Arc<Numbers>,
     /// `(channels, columns)`.
     kernel: Packed,
     /// `(vocabulary, columns)`, the rows in the order in which they were asked for: of much memory nothing is touched before it is
@@ -74,7 +74,7 @@ impl Products {
     ///
     /// # Panics
     /// Where the table has not rows of as many numbers as the kernel: a caller's error.
-    pub(crate) fn new(table: Numbers, kernel: Packed) -> Self {
+    pub(crate) fn new(table: Arc<Numbers>, kernel: Packed) -> Self {
         let vocabulary = table.len() / kernel.depth();
         assert_eq!(table.len(), vocabulary * kernel.depth(), "whole rows");
         let mut products = Numbers::zeros(vocabulary * kernel.columns());

@@ -6,6 +6,7 @@
 use candle_core::{DType, Device, Tensor};
 use kandle_model::{Primitive, primitive::Recurrent};
 
+use super::rows::is_worth;
 use crate::{
     Options,
     graph::{Graph, Node, Work},
@@ -18,7 +19,8 @@ pub(crate) fn take_out(graph: &mut Graph, options: &Options) -> candle_core::Res
         if let Some((vocabulary, features)) = embedding_before(graph, at)?
             && let Some(product) = projection(&graph.nodes[at].work)?
             && let Primitive::Product { kernel, .. } = &product
-            && is_worth(vocabulary, features, kernel.dims2()?.1, options)
+            && let replaced = vocabulary.saturating_mul(features).saturating_add(kernel.elem_count())
+            && is_worth(vocabulary.saturating_mul(kernel.dim(1)?), replaced, options)
         {
             let slot = graph.slot();
             let node = &mut graph.nodes[at];
@@ -38,13 +40,6 @@ pub(crate) fn take_out(graph: &mut Graph, options: &Options) -> candle_core::Res
         at += 1;
     }
     Ok(())
-}
-
-/// Whether a table of so many columns for each token is small enough, or no larger than what it replaces.
-fn is_worth(vocabulary: usize, features: usize, columns: usize, options: &Options) -> bool {
-    let size = vocabulary.saturating_mul(columns);
-    let replaced = vocabulary.saturating_mul(features).saturating_add(features.saturating_mul(columns));
-    size.saturating_mul(size_of::<f32>()) <= options.table_bytes || size <= replaced
 }
 
 /// The vocabulary and the features of the embedding that the node at `at` alone reads.

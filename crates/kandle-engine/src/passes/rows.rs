@@ -32,6 +32,11 @@ pub(crate) fn fold(graph: &mut Graph, options: &Options) -> candle_core::Result<
     Ok(())
 }
 
+/// Whether a table of so many numbers is worth its memory, in place of `replaced` ones.
+pub(super) fn is_worth(size: usize, replaced: usize, options: &Options) -> bool {
+    size.saturating_mul(size_of::<f32>()) <= options.table_bytes || size <= replaced
+}
+
 fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::Result<()> {
     let Work::Primitive { primitive: Primitive::Rows { table, .. }, map: None, .. } = &graph.nodes[at].work else {
         return Ok(());
@@ -54,8 +59,7 @@ fn fold_behind(graph: &mut Graph, at: usize, options: &Options) -> candle_core::
         };
         width = made;
         kernels.push(kernel);
-        let size = vocabulary.saturating_mul(width);
-        if size.saturating_mul(size_of::<f32>()) <= options.table_bytes || size <= replaced {
+        if is_worth(vocabulary.saturating_mul(width), replaced, options) {
             worth = kernels.len();
         }
     }

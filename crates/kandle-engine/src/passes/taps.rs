@@ -4,6 +4,8 @@
 //! engine is ready as soon as without it. The rule: the table, which has a row for each token and tap, is no larger than
 //! [`Options::table_bytes`](crate::Options), and the embedding's rows are of [`CHANNELS`] numbers at least.
 
+use std::{collections::HashMap, sync::Arc};
+
 use kandle_model::{Primitive, primitive::Convolution};
 
 use crate::{
@@ -22,9 +24,13 @@ const CHANNELS: usize = 16;
 
 /// Folds every convolution that reads what an embedding gives.
 pub(crate) fn fold(graph: &mut Graph, options: &Options) -> candle_core::Result<()> {
+    // The rows of an embedding are kept once for all convolutions over it.
+    let mut kept = HashMap::new();
     for at in 0..graph.nodes.len() {
         let Some(rows) = rows_before(graph, at) else { continue };
-        let Some(kernel) = table(&graph.nodes[rows], &graph.nodes[at], options)? else { continue };
+        let Some(kernel) = table(&graph.nodes[rows], &graph.nodes[at], kept.entry(rows).or_default(), options)? else {
+            continue;
+        };
         let (input, layers) = (graph.nodes[rows].inputs[0], graph.nodes[rows].layers.clone());
         let node = &mut graph.nodes[at];
         let name = kernel.map.map_or_else(String::new, |map| format!(" + {}", map.name()));
@@ -55,7 +61,12 @@ fn rows_before(graph: &Graph, at: usize) -> Option<usize> {
 }
 
 /// The table of what a convolution gives of the rows of another one, if it is worth its memory.
-fn table(rows: &Node, node: &Node, options: &Options) -> candle_core::Result<Option<TapRows>> {
+fn table(
+    rows: &Node,
+    node: &Node,
+    kept: &mut Option<Arc<Numbers>>,
+    options: &Options,
+) -> candle_core::Result<Option<TapRows>> {
     let (
         Work::Primitive { primitive: Primitive::Rows { table, from_the_end }, .. },
         Work::Primitive { primitive: Primitive::Convolution(convolution), scale, map, .. },
@@ -70,8 +81,16 @@ fn table(rows: &Node, node: &Node, options: &Options) -> candle_core::Result<Opt
     if !worth || channels < CHANNELS || inner != channels || taps != window.kernel || filters == 0 || vocabulary == 0 {
         return Ok(None);
     }
+    let table = match kept {
+        Some(kept) => Arc::clone(kept),
+        None => {
+            let mut numbers = Numbers::zeros(vocabulary * channels);
+            numbers.copy_from_slice(&table.numbers()?);
+            Arc::clone(kept.insert(Arc::new(numbers)))
+        }
+    };
     Ok(Some(TapRows {
-        table: products(&table.numbers()?, convolution, scale.as_deref())?,
+        table: products(table, convolution, scale.as_deref())?,
         filters,
         from_the_end: *from_the_end,
         window: *window,
@@ -82,12 +101,10 @@ fn table(rows: &Node, node: &Node, options: &Options) -> candle_core::Result<Opt
 }
 
 /// `(vocabulary, taps · filters)`: each row of the table times the kernel of each tap.
-fn products(table: &[f32], convolution: &Convolution, scale: Option<&[f32]>) -> candle_core::Result<Products> {
+fn products(table: Arc<Numbers>, convolution: &Convolution, scale: Option<&[f32]>) -> candle_core::Result<Products> {
     let (_, channels, filters) = convolution.kernel.dims3()?;
     let kernel = numbers(&convolution.kernel)?;
     let taps = kernel.chunks_exact(channels * filters);
     let columns: Vec<Columns<'_>> = taps.map(|kernel| Columns { scale, ..Columns::all(kernel, filters) }).collect();
-    let mut kept = Numbers::zeros(table.len());
-    kept.copy_from_slice(table);
-    Ok(Products::new(kept, Packed::new(&mut Store::default(), channels, &columns)))
+    Ok(Products::new(table, Packed::new(&mut Store::default(), channels, &columns)))
 }
