@@ -142,6 +142,32 @@ fn convolutions_over_an_embedding_and_the_inputs_of_gates_are_rows_of_tables() {
 }
 
 #[test]
+fn a_batch_of_no_rows_gives_none() {
+    let layers = vec![
+        input("x", json!([null, 2, 3, 4]), "float32"),
+        layer("GroupNormalization", "norm", json!({"groups": 2, "axis": -1}), &["x"]),
+        layer("UpSampling2D", "up", json!({"size": [2, 2]}), &["norm"]),
+        layer("Maximum", "last", json!({}), &["up", "up"]),
+        input("ids", json!([null, 5]), "int32"),
+        layer("Embedding", "table", json!({"input_dim": 9, "output_dim": 16}), &["ids"]),
+        layer("Conv1D", "taps", json!({"filters": 3, "kernel_size": [2]}), &["table"]),
+        layer("Attention", "attended", json!({}), &["taps", "taps"]),
+    ];
+    let model = model(layers, &["x", "ids"], &["last", "attended"], 1);
+    let xs = Tensor::zeros((0, 2, 3, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let ids = Tensor::zeros((0, 5), candle_core::DType::I64, &Device::Cpu).unwrap();
+    for threads in [1, 2] {
+        let engine = model.compile(&Options::default().threads(threads)).unwrap();
+        assert_eq!(engine.compiled().calls, 0);
+        let made =
+            engine.run(&[Value::new(xs.clone(), Dtype::Float32), Value::new(ids.clone(), Dtype::Int64)]).unwrap();
+        let dims: Vec<&[usize]> = made.iter().map(|value| value.tensor.dims()).collect();
+        assert_eq!(dims, [&[0, 4, 6, 4][..], &[0, 4, 3]]);
+        assert_eq!(engine.handed_over(), (0, None));
+    }
+}
+
+#[test]
 fn a_large_output_of_a_table_is_whole() {
     let table = json!({"input_dim": 50, "output_dim": 65});
     let layers = vec![input("ids", json!([null, null]), "int32"), layer("Embedding", "table", table, &["ids"])];

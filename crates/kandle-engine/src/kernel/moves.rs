@@ -234,7 +234,7 @@ impl Kernel for Repeat {
         let of_last = self.times.last().copied().unwrap_or(1);
         let of_cells = if self.times.len() > 1 { self.times[outer] } else { 1 };
         let (read, written) = (along * last, along * last * of_cells * of_last);
-        if written == 0 {
+        if run.out.is_empty() {
             return Ok(());
         }
         let sizes = &run.dims.as_slice()[..=outer];
